@@ -1,0 +1,22 @@
+"""shapeseg: learn semantic segmentation, and experiment with it, on scenes that it draws itself.
+
+Each name is imported when it is first used, so ``import shapeseg`` is quick and leaves TensorFlow
+alone until a model is asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots"],
+    submod_attrs={
+        "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
+        "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
+        "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
+        "metrics": ["Counts", "iou"],
+        "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model"],
+        "inference": ["evaluate", "load_model", "predict", "save_model"],
+        "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
+        "plots": ["show"],
+    },
+)
