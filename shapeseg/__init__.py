@@ -8,7 +8,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots"],
+    submodules=["files", "figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots"],
     submod_attrs={
         "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
         "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
@@ -17,6 +17,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model"],
         "inference": ["evaluate", "load_model", "predict", "save_model"],
         "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
-        "plots": ["show"],
+        "files": ["run_directory", "write_results"],
+        "plots": ["PALETTE", "compose", "show", "show_bars", "show_class_curves", "show_curves", "show_depths",
+                  "show_fill", "show_images", "show_matrix", "show_network", "show_predictions",
+                  "show_receptive_fields", "show_scene", "show_shares", "show_spread"],
     },
 )

@@ -13,7 +13,7 @@ LABELS = {kind: kind if kind in CLASSES else "unknown" for kind in KINDS + NOVEL
 
 # What keeps a polygon true to its class: least and greatest interior angle (degrees), and the
 # shortest side as a fraction of the longest.
-ANGLES_AND_SIDES = {3: (30, 115, 0.4), 4: (50, 140, 0.4), 5: (75, 140, 0.45)}
+ANGLES_AND_SIDES = {3: (35, 100, 0.5), 4: (60, 125, 0.5), 5: (80, 135, 0.5)}
 
 GRID = 64  # vertices are rounded to 1/64 pixel, so that no platform's sine decides about a pixel
 

@@ -82,8 +82,8 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3
             x = layers.Add(name=f"decoder{n + 1}_skip")([x, features[n]])
         elif skip == "concat":
             x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
-    if skip != "none":
-        x = decoder_block(x, widths[0], kernels, dropout, "join")
+    if skip != "none":  # small kernels will do here, where a pixel costs the most
+        x = decoder_block(x, widths[0], kernels[:1], dropout, "join")
     outputs = classes + (output == "softmax")
     # Nearly all pixels belong to no class. Starting there saves the first steps of training.
     prior = tf.math.log(PRIOR / (1 - PRIOR)).numpy() if output == "sigmoid" else 0.0

@@ -1,0 +1,54 @@
+# make help lists what there is. Everything lives in .venv and runs/; delete them to start over.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs/lessons
+OPTIONS ?=
+
+BIN := $(VENV)/bin
+LESSONS := 01_dataset 02_model 03_training 04_evaluation
+PACKAGE := $(wildcard shapeseg/*.py)
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: help setup lessons test test-full lab
+.NOTPARALLEL:
+.SECONDARY:
+
+help:
+	@echo "make setup      a virtual environment in .venv with all that is needed"
+	@echo "make lessons    run notebooks 01 to 04 into $(RUNS), print the results"
+	@echo "make test       all tests"
+	@echo "make test-full  every notebook again at its default parameters, outputs compared"
+	@echo "make lab        JupyterLab on localhost"
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+lessons: $(LESSONS:%=$(RUNS)/%.html)
+	@cat $(RUNS)/04_evaluation/results.txt
+
+$(RUNS)/%.html: $(RUNS)/%.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to html $<
+
+# A lesson that was interrupted goes on where it stopped; one whose notebook or package changed begins anew.
+$(RUNS)/%.ipynb: notebooks/%.ipynb $(PACKAGE) | $(VENV)/ready
+	@mkdir -p $(RUNS)
+	@if [ -e $@ ]; then rm -r $@ $(RUNS)/$*; fi
+	$(BIN)/papermill --log-output $< $(RUNS)/$*.partial.ipynb -p run_dir $(RUNS)/$* $(OPTIONS) $(MODEL)
+	mv $(RUNS)/$*.partial.ipynb $@
+
+$(RUNS)/04_evaluation.ipynb: MODEL = -p model $(RUNS)/03_training/masks/model.keras
+$(RUNS)/04_evaluation.ipynb: $(RUNS)/03_training.ipynb
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+test-full: $(VENV)/ready
+	$(BIN)/python -m pytest --nbval --nbval-cell-timeout 3600 notebooks
+
+lab: $(VENV)/ready
+	$(BIN)/jupyter lab --ip localhost --notebook-dir notebooks

@@ -1,0 +1,25 @@
+"""shapeseg: learn semantic segmentation, and experiment with it, on scenes that it draws itself.
+
+Each name is imported when it is first used, so ``import shapeseg`` is quick and leaves TensorFlow
+alone until a model is asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["files", "figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots"],
+    submod_attrs={
+        "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
+        "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
+        "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
+        "metrics": ["Counts", "iou"],
+        "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model"],
+        "inference": ["evaluate", "load_model", "predict", "save_model"],
+        "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
+        "files": ["run_directory", "write_results"],
+        "plots": ["PALETTE", "compose", "show", "show_bars", "show_class_curves", "show_curves", "show_depths",
+                  "show_fill", "show_images", "show_matrix", "show_network", "show_predictions",
+                  "show_receptive_fields", "show_scene", "show_shares", "show_spread"],
+    },
+)

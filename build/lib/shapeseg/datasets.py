@@ -1,0 +1,240 @@
+"""Many scenes: as arrays, as a stream of batches, as a folder of PNG files."""
+
+import os
+import shutil
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from skimage.io import imread, imsave
+from tqdm import tqdm
+
+from shapeseg.figures import CLASSES
+from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene
+
+
+def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
+    """Draw several scenes into two arrays.
+
+    Parameters
+    ----------
+    config, seed, split
+        As for `draw_scene`.
+    indices : iterable of int
+
+    Returns
+    -------
+    images : (N, H, W, C) array of uint8
+    masks : (N, H, W, K) array of bool
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
+    """
+    check_key(config, seed, split)
+    if isinstance(indices, (int, str)) or not hasattr(indices, "__iter__"):
+        raise ValueError(f"indices: expected several whole numbers, for example range(16), got {indices!r}")
+    indices = list(indices)
+    size = (len(indices), config.size, config.size)
+    images = np.empty(size + (config.channels,), np.uint8)
+    masks = np.empty(size + (len(config.classes),), bool)
+    for n, index in enumerate(indices):
+        scene = draw_scene(config, seed, index, split)
+        images[n], masks[n] = scene.image, scene.masks
+    return images, masks
+
+
+def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", repeat=None):
+    """Batches of scenes, drawn by other threads while the caller works on the batch before.
+
+    Parameters
+    ----------
+    data : SceneConfig or (images, masks)
+        A config draws scene ``start``, ``start + 1``, … of `seed` and `split`. Arrays of shape
+        (N, H, W, C) uint8 and (N, H, W, K) bool are gone through again and again, each time in
+        another order, which depends on `seed` alone.
+    batch_size : int
+        Scenes a batch; the last batch of a finite stream may be smaller.
+    start : int
+        The first scene: the stream from `start` is the tail of the stream from 0.
+    count : int, optional
+        Number of scenes in all; without it the stream does not end.
+    repeat : int, optional
+        Go through the first `repeat` scenes of the config again and again, as through arrays.
+
+    Returns
+    -------
+    Stream
+        Iterate over it for (images, masks); each iteration begins anew.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
+    """
+    return Stream(data, seed, batch_size, start, count, split, repeat)
+
+
+class Stream:
+    """What `stream` returns. ``count`` is None where it does not end."""
+
+    def __init__(self, data, seed, batch_size, start, count, split, repeat):
+        for name, value, least in (("batch_size", batch_size, 1), ("start", start, 0),
+                                   ("count", count, 0), ("repeat", repeat, 1)):
+            if not (value is None and name in ("count", "repeat")
+                    or isinstance(value, (int, np.integer)) and value >= least):
+                raise ValueError(f"{name}: expected a whole number from {least}, got {value!r}")
+        if isinstance(data, SceneConfig):
+            check_key(data, seed, split)
+            self.draw = lambda index: draw_scene(data, seed, index, split)
+        else:
+            images, masks = check_arrays(*data)
+            self.draw = lambda index: (images[index], masks[index])
+            repeat = len(images)
+        self.data, self.seed, self.batch_size = data, seed, batch_size
+        self.start, self.count, self.repeat = start, count, repeat
+
+    def __iter__(self):
+        end = None if self.count is None else self.start + self.count
+        starts, batches = self.start, deque()
+        # Threads are enough: NumPy and TensorFlow let others run while they compute.
+        with ThreadPoolExecutor(2) as pool:
+            while True:
+                while len(batches) < 2 and (end is None or starts < end):
+                    stop = starts + self.batch_size if end is None else min(starts + self.batch_size, end)
+                    batches.append([pool.submit(self._scene, n) for n in range(starts, stop)])
+                    starts = stop
+                if not batches:
+                    return
+                scenes = [future.result() for future in batches.popleft()]
+                yield np.stack([image for image, _ in scenes]), np.stack([masks for _, masks in scenes])
+
+    def _scene(self, n):
+        if self.repeat:
+            round_, place = divmod(n, self.repeat)
+            n = np.random.RandomState([self.seed, round_]).permutation(self.repeat)[place]
+        scene = self.draw(int(n))
+        return scene if isinstance(scene, tuple) else (scene.image, scene.masks)
+
+
+def check_arrays(images, masks):
+    """Return images and masks, or raise a ValueError that says what is wrong with them."""
+    images, masks = check_images(images), np.asarray(masks)
+    if masks.ndim != 4 or masks.dtype != bool or masks.shape[:3] != images.shape[:3]:
+        raise ValueError(f"masks: expected {images.shape[:3] + ('K',)} bool to match the images, "
+                         f"got {masks.shape} {masks.dtype}; threshold probabilities first, for example p > 0.5")
+    return images, masks
+
+
+def check_images(images, channels=None):
+    """Return images as an array, or raise a ValueError unless they are (N, H, W, C) uint8."""
+    images = np.asarray(images)
+    if (images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape
+            or channels not in (None, images.shape[-1])):
+        raise ValueError(f"images: expected (N, H, W, {channels or 'C'}) uint8 and none of them 0, got {images.shape} "
+                         f"{images.dtype}; one grey image becomes such an array by image[None, ..., None]")
+    return images
+
+
+def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
+    """Write scenes as PNG files: images/00000.png and masks/circle/00000.png, one folder a class.
+
+    The folder appears when all of it is written, so it is whole or absent.
+
+    Parameters
+    ----------
+    folder : path
+        Must not exist yet.
+    config, seed, split
+        As for `draw_scene`.
+    count : int
+        Number of scenes, from 1.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder is there already.
+    ValueError
+        If another argument is not as above.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"folder: {folder} is there already; give a new name or delete it")
+    if not (isinstance(count, int) and count >= 1):
+        raise ValueError(f"count: expected a whole number from 1, got {count!r}")
+    check_key(config, seed, split)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        for part in ("images", *(f"masks/{name}" for name in config.classes)):
+            (partial / part).mkdir(parents=True)
+        for index in tqdm(range(count), "scenes written"):
+            scene = draw_scene(config, seed, index, split)
+            imsave(partial / f"images/{index:05}.png", scene.image.squeeze(), check_contrast=False)
+            for k, name in enumerate(config.classes):
+                mask = scene.masks[..., k].astype(np.uint8) * 255
+                imsave(partial / f"masks/{name}/{index:05}.png", mask, check_contrast=False)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def read_dataset(folder, classes=CLASSES):
+    """Read a folder of images and masks, as `write_dataset` or any other tool wrote it.
+
+    Parameters
+    ----------
+    folder : path
+        Holds images/NAME.png and, for each class, masks/CLASS/NAME.png: grey, above 127 where the
+        class is. All images have one size.
+    classes : sequence of str
+        The class folders, in the order of the mask channels; any names.
+
+    Returns
+    -------
+    images : (N, H, W, C) array of uint8
+        In the order of their names; C is 1 or 3.
+    masks : (N, H, W, K) array of bool
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no images, or an image lacks a mask.
+    ValueError
+        If `classes` is empty, or a file is unreadable or of another size or type.
+    """
+    if isinstance(classes, str) or len(classes) == 0:
+        raise ValueError(f"classes: expected at least one name, for example ['circle'], got {classes!r}")
+    folder = Path(folder)
+    names = sorted(path.name for path in folder.glob("images/*.png"))
+    if not names:
+        raise FileNotFoundError(f"folder: found no images in {folder / 'images'}; expected NAME.png files there")
+    images = [_read_png(folder / "images" / name, (1, 3)) for name in names]
+    masks = [[_read_png(folder / "masks" / k / name, (1,)) for k in classes] for name in names]
+    for name, image, channels in zip(names, images, masks):
+        for size in {image.shape[:2]} | {mask.shape[:2] for mask in channels}:
+            if size != images[0].shape[:2] or image.shape != images[0].shape:
+                raise ValueError(f"{name}: expected {images[0].shape} as the first image, and masks of the "
+                                 f"same size, got {image.shape} and a size of {size}; make them one size")
+    return np.stack(images), np.stack([np.concatenate(channels, axis=-1) for channels in masks]) > 127
+
+
+def _read_png(path, channels):
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file; each image needs one mask a class")
+    try:
+        image = imread(path)
+    except Exception as error:
+        raise ValueError(f"{path}: not a readable PNG file ({error}); write it again") from error
+    image = image[..., None] if image.ndim == 2 else image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in channels:
+        raise ValueError(f"{path}: expected 8 bits and {' or '.join(map(str, channels))} channels, got "
+                         f"{image.shape} {image.dtype}; convert it")
+    return image

@@ -1,0 +1,204 @@
+"""One figure: its kind, its outline, its pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CLASSES = ("circle", "triangle", "quad", "pentagon", "unknown")
+
+# Unknown figures that no training scene holds: they show whether "unknown" means anything.
+NOVEL_KINDS = ("arrow", "heart", "drop")
+KINDS = ("circle", "triangle", "quad", "pentagon", "star", "cross", "hexagon", "ell")
+LABELS = {kind: kind if kind in CLASSES else "unknown" for kind in KINDS + NOVEL_KINDS}
+
+# What keeps a polygon true to its class: least and greatest interior angle (degrees), and the
+# shortest side as a fraction of the longest.
+ANGLES_AND_SIDES = {3: (30, 115, 0.4), 4: (50, 140, 0.4), 5: (75, 140, 0.45)}
+
+GRID = 64  # vertices are rounded to 1/64 pixel, so that no platform's sine decides about a pixel
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One drawn figure.
+
+    Attributes
+    ----------
+    kind : str
+        What was drawn, for example "star".
+    label : str
+        The class that it belongs to, for example "unknown".
+    centre : (row, column)
+        In pixels. The figure is star-convex about it: every ray from it leaves the figure once.
+    radius : float
+        Distance in pixels from the centre to the farthest vertex.
+    angle : float
+        Rotation in radians.
+    colour : tuple of int
+        One level in [0, 255] a channel: (grey,) or (red, green, blue).
+    opacity : float
+        In (0, 1]; at 1 nothing shows through.
+    vertices : (V, 2) array of float
+        The outline as (row, column) in pixels, closed from the last vertex to the first.
+    """
+
+    kind: str
+    label: str
+    centre: tuple
+    radius: float
+    angle: float
+    colour: tuple
+    opacity: float
+    vertices: np.ndarray
+
+
+def outline(kind, rng):
+    """A random outline of one kind, about the origin.
+
+    Parameters
+    ----------
+    kind : str
+        One of ``KINDS`` or ``NOVEL_KINDS``.
+    rng : numpy.random.RandomState
+        Where the random numbers come from (its stream is promised never to change).
+
+    Returns
+    -------
+    (V, 2) array of float
+        Vertices in order; the farthest is at distance 1.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    if kind not in OUTLINES:
+        raise ValueError(f"kind: expected one of {', '.join(OUTLINES)}, got {kind!r}")
+    vertices = OUTLINES[kind](rng)
+    return vertices / np.hypot(*vertices.T).max()
+
+
+def place(vertices, centre, radius, angle):
+    """Rotate, scale and move an outline from `outline`; (V, 2), rounded to 1/64 pixel."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = vertices @ np.array([[cos, sin], [-sin, cos]])
+    return np.rint((np.asarray(centre) + radius * turned) * GRID) / GRID
+
+
+def fill(vertices):
+    """The pixels whose centres lie inside an outline (even-odd rule, scan line by scan line).
+
+    Parameters
+    ----------
+    vertices : (V, 2) array of float
+        (row, column) in pixels; pixel centres have whole coordinates.
+
+    Returns
+    -------
+    box : (slice, slice)
+        Rows and columns of the bounding box.
+    inside : (h, w) array of bool
+        The pixels inside, within the box.
+    """
+    top, left = np.ceil(vertices.min(axis=0)).astype(int)
+    bottom, right = np.floor(vertices.max(axis=0)).astype(int) + 1
+    height, width = max(bottom - top, 0), max(right - left, 0)
+    rows = np.arange(top, bottom)[:, None]
+    (r0, c0), (r1, c1) = vertices.T, np.roll(vertices, -1, axis=0).T
+    row, edge = np.nonzero((r0 <= rows) != (r1 <= rows))
+    slope = (c1 - c0)[edge] / (r1 - r0)[edge]
+    column = c0[edge] + (row + top - r0[edge]) * slope
+    # An edge turns the rest of its row over: what is crossed an odd number of times is inside.
+    first = np.clip(np.ceil(column).astype(int) - left, 0, width)
+    crossings = np.bincount(row * (width + 1) + first, minlength=height * (width + 1))
+    inside = np.cumsum(crossings.reshape(height, width + 1)[:, :-1], axis=1) % 2 == 1
+    return (slice(top, bottom), slice(left, right)), inside
+
+
+def _polar(angles, radii):
+    return np.stack([-radii * np.cos(angles), radii * np.sin(angles)], axis=-1)
+
+
+def _circle(rng):
+    return _polar(2 * np.pi * np.arange(128) / 128, 1.0)
+
+
+def _polygon(corners):
+    least, greatest, shortest = ANGLES_AND_SIDES[corners]
+
+    def draw(rng):
+        while True:  # about one candidate in four is good
+            jitter = rng.uniform(-0.25, 0.25, (16, corners))
+            candidates = _polar(2 * np.pi * (np.arange(corners) + jitter) / corners,
+                                rng.uniform(0.7, 1.0, (16, corners)))
+            angles, sides = angles_and_sides(candidates)
+            good = ((angles >= least) & (angles <= greatest)).all(axis=1)
+            good &= sides.min(axis=1) >= shortest * sides.max(axis=1)
+            if good.any():
+                return candidates[good.argmax()]
+
+    return draw
+
+
+def angles_and_sides(vertices):
+    """Interior angles in degrees (over 180 where it is not convex) and side lengths of polygons.
+
+    Parameters
+    ----------
+    vertices : (..., V, 2) array of float
+        In the order that `outline` gives: clockwise on the screen.
+
+    Returns
+    -------
+    angles, sides : (..., V) arrays of float
+        The angle at each vertex, and the side from it to the next.
+    """
+    points = vertices[..., 0] + 1j * vertices[..., 1]
+    side = np.roll(points, -1, axis=-1) - points
+    turn = np.angle(np.roll(side, 1, axis=-1) / side)
+    return 180 - np.degrees(turn), np.abs(side)
+
+
+def _star(rng):
+    points = rng.randint(5, 7)
+    radii = np.where(np.arange(2 * points) % 2, rng.uniform(0.35, 0.5), 1.0)
+    return _polar(np.pi * np.arange(2 * points) / points, radii)
+
+
+def _cross(rng):
+    w = rng.uniform(0.22, 0.34)  # half the width of an arm
+    arm = np.array([(-w, -w), (-1, -w), (-1, w)])
+    quarter = np.array([[0, -1], [1, 0]])
+    return np.concatenate([arm @ np.linalg.matrix_power(quarter, k) for k in range(4)])
+
+
+def _hexagon(rng):
+    return _polar(2 * np.pi * np.arange(6) / 6, rng.uniform(0.85, 1.0, 6))
+
+
+def _ell(rng):
+    w, (a, b) = rng.uniform(0.18, 0.28), rng.uniform(0.75, 1.0, 2)
+    return np.array([(-w, -w), (-w, a), (w, a), (w, w), (b, w), (b, -w)])
+
+
+def _arrow(rng):
+    w, barb = rng.uniform(0.15, 0.25), rng.uniform(0.6, 0.8)
+    return np.array([(-1, 0), (0, barb), (0, w), (0.9, w), (0.9, -w), (0, -w), (0, -barb)])
+
+
+def _heart(rng):
+    t = 2 * np.pi * np.arange(64) / 64
+    row = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([row, 16 * np.sin(t) ** 3], axis=-1)
+
+
+def _drop(rng):
+    t = 2 * np.pi * np.arange(64) / 64
+    return np.stack([-np.cos(t), np.sin(t) * np.sin(t / 2) ** rng.uniform(1.5, 2.5)], axis=-1)
+
+
+OUTLINES = {
+    "circle": _circle, "triangle": _polygon(3), "quad": _polygon(4), "pentagon": _polygon(5),
+    "star": _star, "cross": _cross, "hexagon": _hexagon, "ell": _ell,
+    "arrow": _arrow, "heart": _heart, "drop": _drop,
+}

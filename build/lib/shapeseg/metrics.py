@@ -1,0 +1,120 @@
+"""How good are predicted masks? Every number from counts over the whole set."""
+
+import numpy as np
+import pandas as pd
+
+from shapeseg.figures import CLASSES
+
+EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] in the cross-entropy
+
+
+class Counts:
+    """Sums over any number of batches, from which every metric follows.
+
+    Parameters
+    ----------
+    threshold : float
+        A pixel is predicted where its probability is greater.
+
+    Examples
+    --------
+    >>> truth = np.zeros((1, 4, 4, 2), bool)
+    >>> truth[:, :2] = True
+    >>> Counts().add(truth.astype("float32"), truth).table(["a", "b"])["iou"].tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def __init__(self, threshold=0.5):
+        self.threshold = threshold
+        self.sums = 0
+
+    def add(self, probabilities, truth):
+        """Add a batch; return self.
+
+        Parameters
+        ----------
+        probabilities : (N, H, W, K) array of float
+            In [0, 1].
+        truth : (N, H, W, K) array of bool
+
+        Raises
+        ------
+        ValueError
+            If shapes differ, types are not as above, or a probability is outside [0, 1] or nan.
+        """
+        p, truth = np.asarray(probabilities), np.asarray(truth)
+        if p.shape != truth.shape or truth.ndim != 4 or truth.dtype != bool or p.dtype.kind != "f":
+            raise ValueError(f"probabilities and truth: expected (N, H, W, K) float and bool, got "
+                             f"{p.shape} {p.dtype} and {truth.shape} {truth.dtype}")
+        if p.size and not (p.min() >= 0 and p.max() <= 1):
+            raise ValueError(f"probabilities: expected all in [0, 1], got {p.min()} to {p.max()}; "
+                             "logits go through a sigmoid first")
+        predicted, axes = p > self.threshold, (0, 1, 2)
+        # Cross-entropy looks at the probability that was given to what is true.
+        given = np.clip(np.where(truth, p, 1 - p), EPSILON, 1 - EPSILON)
+        self.sums = self.sums + np.stack([
+            (predicted & truth).sum(axes), (predicted & ~truth).sum(axes), (~predicted & truth).sum(axes),
+            np.full(p.shape[-1], p[..., 0].size),
+            -np.log(given).sum(axes, dtype=np.float64), np.square(p - truth).sum(axes, dtype=np.float64)])
+        return self
+
+    def table(self, classes=CLASSES):
+        """One row a class and "mean"; one column a metric.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns bce (binary cross-entropy, in nats), mse, accuracy (share of pixels), precision,
+            recall, iou (intersection over union, the Jaccard index) and dice (the F1 score). nan
+            where a metric has nothing to divide by; the mean leaves nan out.
+
+        Raises
+        ------
+        ValueError
+            If nothing was added, or the number of classes differs.
+        """
+        if np.ndim(self.sums) == 0:
+            raise ValueError("batches: expected at least one batch of (images, masks), got none")
+        if len(classes) != self.sums.shape[1]:
+            raise ValueError(f"classes: expected {self.sums.shape[1]} names, got {classes!r}")
+        hit, false, missed, pixels, cross_entropy, squared_error = self.sums
+        with np.errstate(invalid="ignore"):
+            table = pd.DataFrame({
+                "bce": cross_entropy / pixels,
+                "mse": squared_error / pixels,
+                "accuracy": 1 - (false + missed) / pixels,
+                "precision": hit / (hit + false),
+                "recall": hit / (hit + missed),
+                "iou": hit / (hit + false + missed),
+                "dice": 2 * hit / (2 * hit + false + missed),
+            }, index=pd.Index(classes, name="class"))
+        table.loc["mean"] = table.mean()
+        return table
+
+
+def iou(predicted, truth):
+    """Intersection over union of each class (Jaccard index).
+
+    Parameters
+    ----------
+    predicted, truth : (N, H, W, K) array of bool
+        Masks; channel k is class k.
+
+    Returns
+    -------
+    (K,) array of float
+        In [0, 1]; nan for a class that neither array contains.
+
+    Raises
+    ------
+    ValueError
+        If the arrays differ in shape or are not boolean.
+    """
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if predicted.shape != truth.shape or truth.ndim != 4 or predicted.dtype != bool or truth.dtype != bool:
+        raise ValueError(f"predicted and truth: expected (N, H, W, K) bool, got {predicted.shape} "
+                         f"{predicted.dtype} and {truth.shape} {truth.dtype}; threshold probabilities "
+                         "first, for example p > 0.5")
+    axes = (0, 1, 2)
+    with np.errstate(invalid="ignore"):
+        return (predicted & truth).sum(axes) / (predicted | truth).sum(axes)

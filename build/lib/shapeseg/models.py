@@ -1,0 +1,204 @@
+"""The network: an encoder, a decoder, a head. Read it from top to bottom."""
+
+from types import MappingProxyType
+
+from shapeseg.backend import keras, tf
+
+layers = keras.layers
+
+# The article's network, at full resolution.
+ARTICLE_MODEL = MappingProxyType(dict(
+    blocks=3, widths=(16, 32, 64), kernels=(3, 7), skip="none", patch=1, dropout=0.1))
+
+# The network that the lessons train: folded into 4×4 patches, a sixteenth of the pixels to go
+# through, and with the encoder's features joined to the decoder.
+FAST_MODEL = MappingProxyType(dict(
+    blocks=3, widths=(32, 64, 128), kernels=(3, 7), skip="concat", patch=4, dropout=0.0))
+
+PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
+
+
+def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3, 7), skip="none",
+                patch=1, output="sigmoid", dropout=0.1, seed=0):
+    """The article's encoder/decoder network, and its relatives.
+
+    Parameters
+    ----------
+    classes : int
+        Mask channels K.
+    channels : int
+        Image channels C.
+    blocks : int
+        Encoder blocks, and as many decoder blocks; each halves the resolution.
+    widths : sequence of int
+        Feature channels of each encoder block; the decoder mirrors them.
+    kernels : sequence of int
+        Odd sizes of the parallel convolutions of a block.
+    skip : "none", "add" or "concat"
+        How the encoder's features join the decoder's at the same resolution. "none" is the
+        article's network. After the last join one more block works at that resolution.
+    patch : int
+        The image is folded into patch × patch blocks of channels before the encoder and unfolded
+        after the head: 1/patch² of the work, patch times the receptive field.
+    output : "sigmoid" or "softmax"
+        K independent channels, or K classes and a background (the last channel) that compete.
+    dropout : float
+        In [0, 1).
+    seed : int
+        Of the initial weights and of the dropout: the same seed, the same network.
+
+    Returns
+    -------
+    keras.Model
+        From images (N, H, W, C) uint8, any H and W, to probabilities (N, H, W, K) float32 (K + 1
+        channels with softmax). Its layer "logits" holds what goes into the sigmoid.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
+
+    References
+    ----------
+    Batch normalization: Ioffe and Szegedy 2015. Residual connections: He et al. 2016. Dropout:
+    Srivastava et al. 2014. Parallel kernel sizes: Szegedy et al. 2015. Skips between encoder and
+    decoder: Ronneberger et al. 2015. Folding (space to depth): Shi et al. 2016.
+    """
+    _check(classes, channels, blocks, widths, kernels, skip, patch, output, dropout, seed)
+    keras.utils.set_random_seed(seed)  # what follows draws its own seeds from here
+    image = keras.Input((None, None, channels), dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 127.5, -1, name="rescale")(image)
+    x = PadToMultiple(patch * 2**blocks, name="pad")(x)
+    x = SpaceToDepth(patch, name="fold")(x)
+    features = []
+    for n, width in enumerate(widths):
+        x = encoder_block(x, width, kernels, dropout, f"encoder{n + 1}")
+        features.append(x)
+        x = layers.MaxPooling2D(name=f"encoder{n + 1}_pool")(x)
+    for n, width in reversed(list(enumerate(widths))):
+        x = decoder_block(x, width, kernels, dropout, f"decoder{n + 1}")
+        x = layers.UpSampling2D(name=f"decoder{n + 1}_up")(x)
+        if skip == "add":
+            x = layers.Add(name=f"decoder{n + 1}_skip")([x, features[n]])
+        elif skip == "concat":
+            x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
+    if skip != "none":
+        x = decoder_block(x, widths[0], kernels, dropout, "join")
+    outputs = classes + (output == "softmax")
+    # Nearly all pixels belong to no class. Starting there saves the first steps of training.
+    prior = tf.math.log(PRIOR / (1 - PRIOR)).numpy() if output == "sigmoid" else 0.0
+    x = layers.Conv2D(outputs * patch**2, 3, padding="same", name="head",
+                      bias_initializer=keras.initializers.Constant(float(prior)))(x)
+    x = DepthToSpace(patch, name="unfold")(x)
+    x = CropLike(name="logits")([x, image])
+    x = layers.Activation(output, name="masks")(x)
+    return keras.Model(image, x, name="shapeseg")
+
+
+def encoder_block(x, width, kernels, dropout, name):
+    """Parallel convolutions, concatenated; the input as a residual; normalize, activate, drop."""
+    return _block(layers.Conv2D, x, width, kernels, dropout, name)
+
+
+def decoder_block(x, width, kernels, dropout, name):
+    """The same with transposed convolutions. They run before the upsampling: a quarter of the work."""
+    return _block(layers.Conv2DTranspose, x, width, kernels, dropout, name)
+
+
+def _block(convolution, x, width, kernels, dropout, name):
+    residual = x
+    if x.shape[-1] != width:  # a 1×1 convolution brings the input to the block's width
+        residual = layers.Conv2D(width, 1, name=f"{name}_project")(x)
+    share = width // len(kernels)  # the branches share the width; the first takes what is left over
+    shares = [width - share * (len(kernels) - 1)] + [share] * (len(kernels) - 1)
+    branches = [convolution(share, kernel, padding="same", name=f"{name}_conv{kernel}")(x)
+                for share, kernel in zip(shares, kernels)]
+    x = layers.Concatenate(name=f"{name}_concat")(branches) if len(branches) > 1 else branches[0]
+    x = layers.Add(name=f"{name}_residual")([x, residual])
+    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    x = layers.ReLU(name=f"{name}_relu")(x)
+    return layers.Dropout(dropout, name=f"{name}_dropout")(x) if dropout else x
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class PadToMultiple(layers.Layer):
+    """Repeat the last row and column until both sizes are multiples of a number."""
+
+    def __init__(self, multiple, **kwargs):
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, x):
+        for axis in (1, 2):
+            size = tf.shape(x)[axis]
+            padded = -(-size // self.multiple) * self.multiple
+            x = tf.gather(x, tf.minimum(tf.range(padded), size - 1), axis=axis)
+        return x
+
+    def compute_output_shape(self, shape):
+        return (shape[0], None, None, shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class SpaceToDepth(layers.Layer):
+    """Fold patch × patch pixels into channels: (H, W, C) to (H / patch, W / patch, C · patch²)."""
+
+    def __init__(self, patch, **kwargs):
+        super().__init__(**kwargs)
+        self.patch = patch
+
+    def call(self, x):
+        return tf.nn.space_to_depth(x, self.patch) if self.patch > 1 else x
+
+    def compute_output_shape(self, shape):
+        return (shape[0], None, None, shape[3] * self.patch**2)
+
+    def get_config(self):
+        return {**super().get_config(), "patch": self.patch}
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class DepthToSpace(SpaceToDepth):
+    """Unfold again: (H, W, C · patch²) to (H · patch, W · patch, C)."""
+
+    def call(self, x):
+        return tf.nn.depth_to_space(x, self.patch) if self.patch > 1 else x
+
+    def compute_output_shape(self, shape):
+        return (shape[0], None, None, shape[3] // self.patch**2)
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class CropLike(layers.Layer):
+    """Crop the first input to the height and width of the second: what was padded goes again."""
+
+    def call(self, inputs):
+        x, like = inputs
+        return x[:, :tf.shape(like)[1], :tf.shape(like)[2]]
+
+    def compute_output_shape(self, shapes):
+        return shapes[1][:3] + shapes[0][3:]
+
+
+def _check(classes, channels, blocks, widths, kernels, skip, patch, output, dropout, seed):
+    def whole(value, least):
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+    for name, value, good, expected in (
+            ("classes", classes, whole(classes, 1), "a whole number from 1"),
+            ("channels", channels, whole(channels, 1), "a whole number from 1"),
+            ("blocks", blocks, whole(blocks, 1), "a whole number from 1"),
+            ("widths", widths, len(widths) == blocks and all(whole(w, len(kernels)) for w in widths),
+             f"{blocks} whole numbers (one a block), each at least the number of kernels"),
+            ("kernels", kernels, len(kernels) > 0 and all(whole(k, 1) and k % 2 for k in kernels)
+             and len(set(kernels)) == len(kernels), "different odd whole numbers, for example (3, 7)"),
+            ("skip", skip, skip in ("none", "add", "concat"), '"none", "add" or "concat"'),
+            ("patch", patch, whole(patch, 1), "a whole number from 1"),
+            ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
+            ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
+            ("seed", seed, whole(seed, 0), "a whole number from 0")):
+        if not good:
+            raise ValueError(f"{name}: expected {expected}, got {value!r}")

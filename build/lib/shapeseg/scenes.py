@@ -1,0 +1,340 @@
+"""One scene: a config, a seed and an index become an image and its masks."""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from numbers import Integral, Real
+from statistics import NormalDist
+
+import numpy as np
+
+from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, Figure, fill, outline, place
+
+SPLITS = ("train", "validation", "test")
+TEXTURE_CELLS = 24  # a side
+
+
+@cache
+def _noise_levels(noise):
+    """The 256 equally likely levels of the noise: quantiles of a normal distribution, rounded."""
+    normal = NormalDist()
+    return np.array([round(noise * normal.inv_cdf((k + 0.5) / 256)) for k in range(256)])
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What a scene looks like. Validates itself.
+
+    Parameters
+    ----------
+    size : int
+        Height and width in pixels, at least 16.
+    channels : 1 or 3
+        Grey or colour.
+    classes : tuple of str
+        The mask channels, in order; each one of ``CLASSES``.
+    kinds : tuple of str
+        The kinds of figure that may be drawn; each one's class must be in `classes`. A figure's
+        class is drawn first, each equally often, then its kind among those of the class.
+    figures : (int, int)
+        Fewest and most figures a scene.
+    radius : (float, float)
+        Smallest and largest radius, as a fraction of the size.
+    opacity : (float, float)
+        Least and greatest opacity, in (0, 1].
+    visible : float
+        In [0, 1]: the share of each outline that can be seen in the image. Seen means that the
+        grey levels (in colour: of at least one channel) on its two sides differ by `contrast`.
+    noise : float
+        Standard deviation of the noise in grey levels.
+    gradient, texture : float
+        Amplitude in grey levels of a slow change of the light across the image, and of a mottled
+        texture.
+    blur : int
+        Number of passes of a [1, 2, 1] / 4 filter in each direction, before the noise.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range or two of them contradict each other.
+
+    Examples
+    --------
+    >>> SceneConfig(size=128, figures=(1, 3)).contrast
+    16
+    """
+
+    size: int = 512
+    channels: int = 1
+    classes: tuple = CLASSES
+    kinds: tuple = KINDS
+    figures: tuple = (1, 8)
+    radius: tuple = (0.05, 0.16)
+    opacity: tuple = (0.4, 0.9)
+    visible: float = 1.0
+    noise: float = 4.0
+    gradient: float = 0.0
+    texture: float = 0.0
+    blur: int = 0
+
+    def __post_init__(self):
+        for name in ("classes", "kinds", "figures", "radius", "opacity"):  # lists, as from JSON
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check("size", _whole(self.size) and self.size >= 16, "a whole number of at least 16")
+        self._check("channels", _whole(self.channels) and self.channels in (1, 3), "1 or 3")
+        self._check("classes", _names(self.classes, CLASSES), f"some of {', '.join(CLASSES)}")
+        self._check("kinds", _names(self.kinds, LABELS), f"some of {', '.join(LABELS)}")
+        self._check("kinds", {LABELS[kind] for kind in self.kinds} == set(self.classes),
+                    f"kinds of each of the classes {self.classes} and of no other")
+        self._check("figures", _range(self.figures, 1, 1000, _whole), "(fewest, most), from 1 to 1000")
+        self._check("radius", _range(self.radius, 4 / self.size, 0.45),
+                    f"(smallest, largest), from {4 / self.size:.3g} (4 pixels) to 0.45")
+        self._check("opacity", _range(self.opacity, 0.05, 1), "(least, greatest), from 0.05 to 1")
+        for name, greatest in (("visible", 1), ("noise", 40), ("gradient", 100), ("texture", 100)):
+            self._check(name, _real(getattr(self, name)) and 0 <= getattr(self, name) <= greatest,
+                        f"a number from 0 to {greatest}")
+        self._check("blur", _whole(self.blur) and 0 <= self.blur <= 10, "a whole number from 0 to 10")
+        lowest, highest = self.levels
+        if highest - lowest < 3 * self.contrast:
+            raise ValueError(
+                f"noise, gradient and texture: {self.noise}, {self.gradient} and {self.texture} leave "
+                f"the grey levels {lowest} to {highest} for figures that must differ by "
+                f"{self.contrast}; make them smaller")
+
+    def _check(self, name, good, expected):
+        if not good:
+            raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+    @cached_property
+    def contrast(self):
+        """Least difference of the grey levels on an edge's two sides: 4 standard deviations."""
+        shading = (self.gradient + self.texture * TEXTURE_CELLS) * 2 / self.size  # a pixel's step
+        return max(1, math.ceil(4 * self.noise + shading))
+
+    @cached_property
+    def levels(self):
+        """Lowest and highest level of flat colours: nothing added to them leaves [0, 255]."""
+        margin = math.ceil(_noise_levels(self.noise).max() + self.gradient + self.texture)
+        return margin, 255 - margin
+
+
+def _whole(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _real(value):
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _range(pair, least, greatest, of=_real):
+    return (isinstance(pair, tuple) and len(pair) == 2 and all(map(of, pair))
+            and least <= pair[0] <= pair[1] <= greatest)
+
+
+def _names(names, allowed):
+    return (isinstance(names, tuple) and len(names) > 0 and len(set(names)) == len(names)
+            and all(isinstance(name, str) and name in allowed for name in names))
+
+
+ARTICLE = SceneConfig()
+
+SCENE_CONFIGS = {
+    "article": ARTICLE,
+    "opaque": replace(ARTICLE, opacity=(1.0, 1.0), visible=0.6),  # hidden parts must be completed
+    "textured": replace(ARTICLE, noise=8.0, gradient=20.0, texture=10.0, blur=1),
+    "colour": replace(ARTICLE, channels=3),
+    "single": replace(ARTICLE, classes=("quad",), kinds=("quad",), figures=(1, 1)),
+    "dense": replace(ARTICLE, figures=(10, 24)),  # what training prefers
+    "novel": replace(ARTICLE, kinds=("circle", "triangle", "quad", "pentagon") + NOVEL_KINDS),
+}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One image and all that is in it.
+
+    Attributes
+    ----------
+    image : (H, W, C) array of uint8
+    masks : (H, W, K) array of bool
+        Channel k is class k: the whole figures, also where another figure lies over them.
+    figures : tuple of Figure
+        In the order in which they were drawn, the lowest first.
+    background : tuple of int
+        One level in [0, 255] a channel.
+    """
+
+    image: np.ndarray
+    masks: np.ndarray
+    figures: tuple
+    background: tuple
+
+
+def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
+    """Draw one scene: a pure function, the same pixels on every machine.
+
+    Parameters
+    ----------
+    config : SceneConfig
+    seed, index : int
+        Any whole numbers from 0; each index is another scene of the seed.
+    split : str
+        "train", "validation" or "test". Part of the random key: no seed leaks one into another.
+
+    Returns
+    -------
+    Scene
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above, or the figures do not fit into the scene.
+    """
+    check_key(config, seed, split)
+    if not (_whole(index) and index >= 0):
+        raise ValueError(f"index: expected a whole number from 0, got {index!r}")
+    image = np.empty((config.size, config.size, config.channels), np.uint8)
+    masks = np.zeros((config.size, config.size, len(config.classes)), bool)
+    key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
+    # RandomState, because NumPy promises that its stream never changes.
+    rng = np.random.RandomState(np.frombuffer(key, "<u4"))
+    background = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
+    image[:] = background
+    figures = _draw_figures(config, rng, image, masks)
+    _shade(config, rng, image)
+    for _ in range(config.blur):
+        image[:] = _blur(image)
+    # One table look-up turns uniform bytes into noise; the sum wraps around, so that -1 is 255.
+    noise = rng.bytes(image.size).translate(_noise_levels(config.noise).astype(np.uint8).tobytes())
+    image += np.frombuffer(noise, np.uint8).reshape(image.shape)
+    return Scene(image, masks, figures, tuple(background.tolist()))
+
+
+def check_key(config, seed, split):
+    """Raise a ValueError unless these can be a part of a scene's random key."""
+    if not isinstance(config, SceneConfig):
+        raise ValueError(f"config: expected a SceneConfig, for example shapeseg.ARTICLE, got {config!r}")
+    if not (_whole(seed) and seed >= 0):
+        raise ValueError(f"seed: expected a whole number from 0, got {seed!r}")
+    if split not in SPLITS:
+        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+
+
+def _draw_figures(config, rng, image, masks):
+    wanted = rng.randint(config.figures[0], config.figures[1] + 1)
+    figures, edges = [], _Edges(config)
+    for _ in range(20 * wanted):
+        if len(figures) == wanted:
+            break
+        figure = _draw_outline(config, rng)
+        box, inside = fill(figure.vertices)
+        looks = edges.choose_looks(rng, image, box, inside)
+        if looks is not None:
+            colour, opacity = looks
+            under = image[box]
+            np.copyto(under, blend(under, colour, opacity), where=inside[..., None])
+            masks[box + (config.classes.index(figure.label),)] |= inside
+            figures.append(replace(figure, colour=tuple(colour.tolist()), opacity=opacity))
+    if len(figures) < config.figures[0]:
+        raise ValueError(f"figures: found visible places for {len(figures)} of {wanted}; ask for fewer, "
+                         f"with a smaller radius, less opacity or a smaller share visible: {config}")
+    return tuple(figures)
+
+
+def _draw_outline(config, rng):
+    label = config.classes[rng.randint(len(config.classes))]
+    kinds = [kind for kind in config.kinds if LABELS[kind] == label]
+    kind = kinds[rng.randint(len(kinds))]
+    shape = outline(kind, rng)
+    radius = config.size * rng.uniform(*config.radius)
+    angle = rng.uniform(0, 2 * np.pi)
+    centre = rng.uniform(radius, config.size - 1 - radius, 2)  # wholly inside the image
+    vertices = place(shape, centre, radius, angle)
+    return Figure(kind, label, tuple(centre.tolist()), radius, angle, (), 1.0, vertices)
+
+
+def blend(under, colour, opacity):
+    """Levels after a figure of this colour and opacity was laid over them; uint8, rounded."""
+    under = under.astype(np.float32)
+    return np.rint(under + np.float32(opacity) * (colour - under)).astype(np.uint8)
+
+
+class _Edges:
+    """The levels on both sides of every outline, so that each stays visible."""
+
+    def __init__(self, config):
+        self.config = config
+        self.pixels = np.empty((0, 2), int)  # (E, 2): the pixels just inside an outline
+        self.figure = np.empty(0, int)  # (E,): whose outline
+        self.sides = np.empty((2, 0, config.channels), np.uint8)  # levels with and without it
+
+    def choose_looks(self, rng, image, box, inside):
+        """A colour and an opacity with which the new figure and all before it are visible, or None."""
+        config, known = self.config, len(self.figure)
+        new, covered = self._add(image, box, inside)
+        changed = np.append(covered, np.arange(known, known + len(new)))
+        before, figure = self.sides[:, changed], self.figure[changed]
+        length = np.bincount(self.figure)
+        hidden_elsewhere = (np.bincount(self.figure, self._hidden(self.sides))
+                            - np.bincount(figure, self._hidden(before), len(length)))
+        for _ in range(8):
+            colour = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
+            # In steps of 1/256, so that blending is exact on every platform.
+            opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
+            sides = blend(before, colour, opacity)
+            sides[1, len(covered):] = before[1, len(covered):]
+            hidden = hidden_elsewhere + np.bincount(figure, self._hidden(sides), len(length))
+            if (hidden <= (1 - config.visible) * length).all():
+                self.sides[:, changed] = sides
+                return colour, opacity
+        self.pixels, self.figure, self.sides = self.pixels[:known], self.figure[:known], self.sides[:, :known]
+        return None
+
+    def _add(self, image, box, inside):
+        """Append the outline of a figure; return its pixels and which known ones it covers."""
+        corner = (box[0].start, box[1].start)
+        row, column = (self.pixels - corner).T
+        near = np.flatnonzero((row >= 0) & (row < inside.shape[0])
+                              & (column >= 0) & (column < inside.shape[1]))
+        covered = near[inside[row[near], column[near]]]
+        new = np.argwhere(inside & ~_core(inside))
+        below = image[box][tuple(new.T)]
+        self.pixels = np.concatenate([self.pixels, new + corner])
+        self.figure = np.append(self.figure, np.full(len(new), self.figure.max(initial=-1) + 1))
+        self.sides = np.concatenate([self.sides, np.stack([below, below])], axis=1)
+        return new, covered
+
+    def _hidden(self, sides):
+        return np.abs(np.subtract(*sides, dtype=np.int16)).max(axis=-1) < self.config.contrast
+
+
+def _core(inside):
+    """The pixels of a mask whose four neighbours are in it too."""
+    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 2), bool)
+    padded[1:-1, 1:-1] = inside
+    return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+
+
+def _shade(config, rng, image):
+    """Add a gradient (one cell) and a texture (many), each a random grid made smooth."""
+    size = config.size
+    for amplitude, cells in ((config.gradient, 1), (config.texture, TEXTURE_CELLS)):
+        if amplitude:
+            grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
+            cell, rest = np.divmod(np.arange(size) * cells, size)
+            weights = np.zeros((size, cells + 1))  # linear interpolation, times `size`
+            weights[np.arange(size), cell] = size - rest
+            weights[np.arange(size), cell + 1] = rest
+            # Whole numbers below 2**53, so that the sums are exact in any order.
+            field = np.floor(weights @ grid @ weights.T / size**2)
+            image += field.astype(np.int64).astype(np.uint8)[..., None]
+
+
+def _blur(image):
+    """The binomial filter [1, 2, 1] / 4 along rows and columns, in whole numbers."""
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    return ((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16).astype(np.uint8)
+

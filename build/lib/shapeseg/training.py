@@ -1,0 +1,328 @@
+"""Train a model: loss, optimizer, schedule, and a run that can be stopped and gone on with."""
+
+import importlib.metadata
+import json
+import platform
+import time
+import zlib
+from dataclasses import asdict
+from types import MappingProxyType
+
+import filelock
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from shapeseg.backend import keras, tf
+from shapeseg.datasets import check_arrays, stream
+from shapeseg.files import run_directory, whole_file
+from shapeseg.inference import save_model
+from shapeseg.scenes import SceneConfig
+
+# The article's way: Adam at a constant rate over a fixed set of scenes.
+ARTICLE_TRAINING = MappingProxyType(dict(
+    batch_size=8, optimizer="adam", learning_rate=1e-3, warmup=0, schedule="constant",
+    weight_decay=None, repeat=400))
+
+# The lessons' way: new scenes all the time, Muon, and a rate that rises and falls.
+FAST_TRAINING = MappingProxyType(dict(
+    batch_size=4, optimizer="muon", learning_rate=1e-2, warmup=20, schedule="cosine",
+    weight_decay=1e-2, repeat=None))
+
+
+def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=4, optimizer="muon",
+          learning_rate=1e-2, warmup=20, schedule="cosine", weight_decay=1e-2, repeat=None,
+          validation=None, every=25):
+    """Train a model in place, to the bit the same each time.
+
+    A run that was stopped goes on from its last checkpoint when it is called again with the same
+    arguments, and ends with the weights of a run that never stopped. A finished run is not
+    repeated: its weights are loaded into the model and its history is returned.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`.
+    data : SceneConfig or (images, masks)
+        Scenes of the split "train", drawn while training runs; or arrays (N, H, W, C) uint8 and
+        (N, H, W, K) bool, for example from `read_dataset`, gone through in random order.
+    steps : int
+        Number of updates of the weights.
+    run_dir : path
+        Holds run.json (all that is needed to repeat the run), history.csv, checkpoint.npz and, at
+        the end, model.keras. A relative path counts from the repository's root.
+    seed : int
+        Of the scenes, or of the order of the arrays.
+    callbacks : sequence of keras.callbacks.Callback
+        An epoch is `every` steps.
+    batch_size : int
+        Scenes a step.
+    optimizer : "adam", "adamw" or "muon"
+    learning_rate : float
+        The highest.
+    warmup : int
+        Steps in which the rate rises from 0.
+    schedule : "constant" or "cosine"
+        After the warm-up: stay, or fall to 0 along half a cosine.
+    weight_decay : float or None
+        Of "adamw" and "muon".
+    repeat : int, optional
+        Go through this many scenes of the config again and again; without it all are new.
+    validation : (images, masks), optional
+        Scored every `every` steps.
+    every : int
+        Steps between two rows of the history, and between two checkpoints.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row each `every` steps: step, seconds, learning_rate, loss, iou and, with `validation`,
+        val_loss and val_iou. The loss is the binary cross-entropy (with softmax the categorical one,
+        its target shared by the classes that overlap); the IoU the mean over the classes.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above, or `run_dir` holds a run with other arguments.
+    RuntimeError
+        If another process is training in `run_dir`, or the loss is not a number any more.
+    """
+    arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer,
+                     learning_rate=learning_rate, warmup=warmup, schedule=schedule,
+                     weight_decay=weight_decay, repeat=repeat, every=every)
+    _check(model, data, validation, arguments)
+    run_dir = run_directory(run_dir)
+    try:
+        with filelock.FileLock(run_dir / ".lock", timeout=0):
+            _describe(run_dir, model, data, validation, arguments)
+            return _train(model, data, run_dir, callbacks, validation, arguments)
+    except filelock.Timeout:
+        raise RuntimeError(f"run_dir: another process is training in {run_dir}; wait for it, or give "
+                           "another run_dir") from None
+
+
+def _train(model, data, run_dir, callbacks, validation, arguments):
+    steps, every, batch_size = arguments["steps"], arguments["every"], arguments["batch_size"]
+    trainer = _compile(model, arguments)
+    run = _Run(trainer, run_dir)
+    if run.step:
+        state = "already finished" if run.step == steps else "goes on"
+        print(f"{run_dir.name}: {state} at step {run.step} of {steps}")
+    if run.step == steps:
+        return run.history
+    batches = stream(data, arguments["seed"], batch_size, start=run.step * batch_size,
+                     count=(steps - run.step) * batch_size, repeat=arguments["repeat"])
+    callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
+    callbacks.on_train_begin()
+    with tqdm(total=steps, initial=run.step, desc="steps") as bar:
+        for images, masks in batches:
+            if run.step % every == 0:
+                trainer.reset_metrics()
+                callbacks.on_epoch_begin(run.step // every)
+            logs = trainer.train_on_batch(images, masks, return_dict=True)
+            run.step += 1
+            bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False)
+            bar.update()
+            if run.step % every == 0 or run.step == steps:
+                if not np.isfinite(logs["loss"]):
+                    raise RuntimeError(f"loss: {logs['loss']} at step {run.step}; lower the learning rate "
+                                       f"({arguments['learning_rate']}) and give another run_dir")
+                logs |= _validate(trainer, validation, batch_size)
+                run.save(logs)
+                callbacks.on_epoch_end((run.step - 1) // every, logs)
+                if trainer.stop_training:
+                    break
+    callbacks.on_train_end()
+    save_model(model, run_dir / "model.keras")
+    return run.history
+
+
+def _compile(model, arguments):
+    """The model up to its logits (exact where a sigmoid saturates), with loss and optimizer."""
+    logits = model.get_layer("logits").output
+    softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
+    loss = shared_cross_entropy if softmax else keras.losses.BinaryCrossentropy(from_logits=True)
+    trainer = keras.Model(model.input, logits, name="trainer")
+    trainer.compile(make_optimizer(**arguments), loss, jit_compile=False,
+                    metrics=[MeanIoU(logits.shape[-1] - softmax, softmax, name="iou")])
+    trainer.optimizer.build(trainer.trainable_variables)
+    trainer.stop_training = False
+    return trainer
+
+
+def _validate(trainer, validation, batch_size):
+    if validation is None:
+        return {}
+    scores = trainer.evaluate(*validation, batch_size=batch_size, verbose=0, return_dict=True)
+    return {f"val_{name}": value for name, value in scores.items()}
+
+
+def shared_cross_entropy(masks, logits):
+    """Categorical cross-entropy; classes that overlap share a pixel, the background has the rest."""
+    masks = tf.cast(masks, logits.dtype)
+    count = tf.reduce_sum(masks, -1, keepdims=True)
+    target = tf.concat([masks / tf.maximum(count, 1), tf.cast(count == 0, logits.dtype)], -1)
+    return tf.nn.softmax_cross_entropy_with_logits(target, logits)
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class MeanIoU(keras.metrics.Metric):
+    """Intersection over union of logits and masks, the mean over the classes."""
+
+    def __init__(self, classes, softmax=False, **kwargs):
+        super().__init__(**kwargs)
+        self.classes, self.softmax = classes, softmax
+        self.both = self.add_weight(shape=(classes,), initializer="zeros", name="intersection")
+        self.any = self.add_weight(shape=(classes,), initializer="zeros", name="union")
+
+    def update_state(self, masks, logits, sample_weight=None):
+        scores = tf.nn.softmax(logits)[..., :-1] - 0.5 if self.softmax else logits
+        predicted, masks = scores > 0, tf.cast(masks, bool)
+        self.both.assign_add(tf.math.count_nonzero(predicted & masks, (0, 1, 2), dtype=tf.float32))
+        self.any.assign_add(tf.math.count_nonzero(predicted | masks, (0, 1, 2), dtype=tf.float32))
+
+    def result(self):
+        return tf.reduce_mean(self.both / tf.maximum(self.any, 1))
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class Muon(keras.optimizers.Muon):
+    """Muon for convolutions: a kernel is seen as a matrix, (height · width · inputs, outputs).
+
+    The head and all that is no kernel are left to AdamW. Source of the idea: Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon/; of the scale of the update: Liu et al. 2025,
+    https://arxiv.org/abs/2502.16982.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4 or "head" in variable.path
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = tf.reshape(x, (-1, x.shape[-1]))
+        return tf.reshape(super().zeropower_via_newtonschulz5(matrix, steps), x.shape)
+
+    def lr_adjust(self, x):
+        rows, columns = np.prod(x.shape[:-1]), x.shape[-1]
+        return x * (self.rms_rate * max(rows, columns) ** 0.5)
+
+
+def make_optimizer(optimizer, learning_rate, warmup, schedule, weight_decay, steps, **_):
+    """The optimizer with its learning-rate schedule, from `train`'s arguments."""
+    if schedule == "cosine":
+        learning_rate = keras.optimizers.schedules.CosineDecay(
+            0.0 if warmup else learning_rate, max(1, steps - warmup),
+            warmup_target=learning_rate if warmup else None, warmup_steps=warmup)
+    elif warmup:
+        learning_rate = keras.optimizers.schedules.PolynomialDecay(
+            learning_rate / warmup, warmup, learning_rate, power=1.0)
+    if optimizer == "adam":
+        return keras.optimizers.Adam(learning_rate)
+    if optimizer == "adamw":
+        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    return Muon(learning_rate, weight_decay=weight_decay, adam_weight_decay=weight_decay)
+
+
+class _Run:
+    """The state of a run, in memory and on disk."""
+
+    def __init__(self, trainer, run_dir):
+        self.trainer, self.run_dir = trainer, run_dir
+        self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
+        if (run_dir / "checkpoint.npz").exists():
+            self._restore()
+
+    @property
+    def history(self):
+        return pd.DataFrame(self.rows)
+
+    def save(self, logs):
+        seconds = self.seconds + time.monotonic() - self.since
+        rate = float(self.trainer.optimizer.learning_rate)
+        self.rows.append(dict(step=self.step, seconds=round(seconds, 1), learning_rate=rate,
+                              **{name: float(value) for name, value in logs.items()}))
+        # History first: rows that are newer than the checkpoint are dropped when the run goes on.
+        with whole_file(self.run_dir / "history.csv") as partial:
+            self.history.to_csv(partial, index=False)
+        with whole_file(self.run_dir / "checkpoint.npz") as partial:
+            np.savez(partial, step=self.step, seconds=seconds,
+                     **{str(n): v.numpy() for n, v in enumerate(self._variables())})
+
+    def _restore(self):
+        with np.load(self.run_dir / "checkpoint.npz", allow_pickle=False) as saved:
+            for n, variable in enumerate(self._variables()):
+                variable.assign(saved[str(n)])
+            self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
+        rows = pd.read_csv(self.run_dir / "history.csv", float_precision="round_trip")
+        self.rows = rows[rows.step <= self.step].to_dict("records")
+
+    def _variables(self):
+        """Weights, running statistics, states of the random generators, and the optimizer's."""
+        return [*self.trainer.variables, *self.trainer.optimizer.variables]
+
+
+def _describe(run_dir, model, data, validation, arguments):
+    """Write run.json, or raise a ValueError that names what differs from the one that is there."""
+    run = json.loads(json.dumps({
+        "data": _fingerprint(data), "validation": _fingerprint(validation), "arguments": arguments,
+        "model": json.loads(model.to_json())["config"],
+        "versions": {"python": platform.python_version(), "machine": platform.machine(),
+                     **{name: importlib.metadata.version(name)
+                        for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
+    }))
+    path = run_dir / "run.json"
+    if not path.exists():
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(run, indent=1) + "\n")
+        return
+    before = json.loads(path.read_text())
+    differ = [f"{name} (was {before['arguments'].get(name)!r}, now {value!r})"
+              for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
+    differ += [name for name in ("data", "validation", "model") if before[name] != run[name]]
+    if differ:
+        raise ValueError(f"run_dir: {run_dir} holds a run with other arguments: {', '.join(differ)}; "
+                         "give another run_dir, or delete this one")
+
+
+def _fingerprint(data):
+    if data is None:
+        return None
+    if isinstance(data, SceneConfig):
+        return asdict(data)
+    return [{"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))}
+            for array in data]
+
+
+def _check(model, data, validation, arguments):
+    def whole(value, least):
+        return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
+
+    def number(value):
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+
+    least = dict(steps=1, seed=0, batch_size=1, warmup=0, every=1)
+    rate, decay, repeat = (arguments[name] for name in ("learning_rate", "weight_decay", "repeat"))
+    for name, good, expected in (
+            *((name, whole(arguments[name], n), f"a whole number from {n}") for name, n in least.items()),
+            ("optimizer", arguments["optimizer"] in ("adam", "adamw", "muon"), '"adam", "adamw" or "muon"'),
+            ("learning_rate", number(rate) and rate > 0, "a number above 0"),
+            ("schedule", arguments["schedule"] in ("constant", "cosine"), '"constant" or "cosine"'),
+            ("weight_decay", decay is None or number(decay) and decay >= 0, "None or a number from 0"),
+            ("repeat", repeat is None or whole(repeat, 1), "None or a whole number from 1")):
+        if not good:
+            raise ValueError(f"{name}: expected {expected}, got {arguments[name]!r}")
+    softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
+    wanted = (model.input_shape[-1], model.output_shape[-1] - softmax)
+    for name, value in (("data", data), ("validation", validation)):
+        if isinstance(value, SceneConfig) and name == "data":
+            given = (value.channels, len(value.classes))
+        elif isinstance(value, (tuple, list)) and len(value) == 2:
+            images, masks = check_arrays(*value)
+            given = (images.shape[-1], masks.shape[-1])
+        elif value is None and name == "validation":
+            continue
+        else:
+            raise ValueError(f"{name}: expected {'a SceneConfig or ' * (name == 'data')}two arrays "
+                             f"(images, masks), got {type(value).__name__}")
+        if given != wanted:
+            raise ValueError(f"{name}: expected {wanted[0]} image channels and {wanted[1]} classes, as the "
+                             f"model has, got {given[0]} and {given[1]}; build_model(classes=…, channels=…)")

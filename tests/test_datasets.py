@@ -1,0 +1,104 @@
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from skimage.io import imread, imsave
+
+import shapeseg as ss
+
+
+def same(a, b):
+    return all(len(x) == len(y) and all((u == v).all() for u, v in zip(x, y)) for x, y in zip(a, b))
+
+
+def test_draw_scenes_stacks_draw_scene(small):
+    images, masks = ss.draw_scenes(small, seed=4, indices=[3, 1], split="test")
+    for n, index in enumerate([3, 1]):
+        scene = ss.draw_scene(small, 4, index, "test")
+        assert (images[n] == scene.image).all() and (masks[n] == scene.masks).all()
+
+
+def test_a_stream_is_its_scenes_in_order(small):
+    batches = list(ss.stream(small, seed=4, batch_size=3, count=7))
+    assert [len(images) for images, _ in batches] == [3, 3, 1]
+    images, masks = ss.draw_scenes(small, 4, range(7))
+    assert (np.concatenate([b[0] for b in batches]) == images).all()
+    assert (np.concatenate([b[1] for b in batches]) == masks).all()
+
+
+def test_a_stream_can_start_anywhere_and_does_not_end(small):
+    whole = list(islice(ss.stream(small, 1, batch_size=2), 5))
+    tail = list(islice(ss.stream(small, 1, batch_size=2, start=4), 3))
+    assert same(whole[2:], tail)
+
+
+def test_a_stream_begins_anew_each_time(small):
+    batches = ss.stream(small, 1, batch_size=2, count=4)
+    assert same(list(batches), list(batches))
+
+
+@pytest.mark.parametrize("arrays", [False, True])
+def test_a_repeated_set_is_gone_through_in_new_orders(small, arrays):
+    images, masks = ss.draw_scenes(small, 1, range(5))
+    again = ss.stream((images, masks) if arrays else small, 1, batch_size=5, count=10, repeat=5)
+    (first, first_masks), (second, _) = list(again)
+    order = [next(n for n in range(5) if (images[n] == image).all()) for image in first]
+    assert sorted(order) == list(range(5)) and (first_masks == masks[order]).all()
+    assert sorted(map(bytes, first)) == sorted(map(bytes, second)) and (first != second).any()
+
+
+@pytest.mark.parametrize("name", ["article", "colour", "single"])
+def test_what_is_written_is_read_back(tmp_path, name):
+    config = replace(ss.SCENE_CONFIGS[name], size=64, radius=(0.1, 0.2))
+    ss.write_dataset(tmp_path / "set", config, seed=2, count=3, split="validation")
+    images, masks = ss.read_dataset(tmp_path / "set", config.classes)
+    expected = ss.draw_scenes(config, 2, range(3), "validation")
+    assert (images == expected[0]).all() and (masks == expected[1]).all()
+    assert imread(tmp_path / "set/masks" / config.classes[0] / "00001.png").max() in (0, 255)
+
+
+def test_a_dataset_is_whole_or_absent(tmp_path, small):
+    too_many = ss.SceneConfig(size=64, figures=(60, 60), radius=(0.3, 0.45), opacity=(0.9, 0.9))
+    with pytest.raises(ValueError, match="figures: "):
+        ss.write_dataset(tmp_path / "set", too_many, count=2)
+    assert list(tmp_path.iterdir()) == []
+    ss.write_dataset(tmp_path / "set", small, count=1)
+    with pytest.raises(FileExistsError, match="is there already; give a new name"):
+        ss.write_dataset(tmp_path / "set", small, count=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
+@pytest.mark.parametrize("spoil, error, words", [
+    (lambda d: (d / "masks/quad/00001.png").unlink(), FileNotFoundError, "00001.png: there is no such file"),
+    (lambda d: (d / "masks/quad/00001.png").write_bytes(b""), ValueError, "not a readable PNG"),
+    (lambda d: (d / "images/00000.png").write_bytes(b"not a picture"), ValueError, "not a readable PNG"),
+    (lambda d: imsave(d / "images/00001.png", np.zeros((32, 32), np.uint8), check_contrast=False), ValueError,
+     "00001.png: expected \\(64, 64, 1\\)"),
+    (lambda d: imsave(d / "images/00001.png", np.zeros((64, 64), np.uint16), check_contrast=False), ValueError,
+     "expected 8 bits"),
+    (lambda d: [path.unlink() for path in (d / "images").iterdir()], FileNotFoundError, "found no images"),
+])
+def test_a_spoilt_dataset(tmp_path, small, spoil, error, words):
+    folder = ss.write_dataset(tmp_path / "set", small, count=2)
+    spoil(folder)
+    with pytest.raises(error, match=words):
+        ss.read_dataset(folder)
+
+
+def test_wrong_arguments(tmp_path, small):
+    images, masks = ss.draw_scenes(small, 1, range(2))
+    for call, words in [
+        (lambda: ss.draw_scenes(small, 0, 5), "indices: expected several whole numbers"),
+        (lambda: ss.stream(small, batch_size=0), "batch_size: expected a whole number from 1, got 0"),
+        (lambda: ss.stream(small, start=-1), "start: "), (lambda: ss.stream(small, count=2.5), "count: "),
+        (lambda: ss.stream(small, repeat=0), "repeat: "), (lambda: ss.stream("article"), "data: "),
+        (lambda: ss.stream((images.astype(float), masks)), "images: expected .* uint8"),
+        (lambda: ss.stream((images[..., 0], masks)), "images: expected"),
+        (lambda: ss.stream((images, masks.astype(float))), "masks: .* threshold probabilities first"),
+        (lambda: ss.stream((images, masks[:1])), "masks: expected"),
+        (lambda: ss.write_dataset(tmp_path / "x", small, count=0), "count: "),
+        (lambda: ss.read_dataset(tmp_path, []), "classes: expected at least one name"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+
+import shapeseg as ss
+
+SMALL = dict(widths=(8, 8), blocks=2, dropout=0.0)
+
+
+def random_images(*shape):
+    return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+
+
+def test_the_article_network_block_by_block():
+    model = ss.build_model(**ss.ARTICLE_MODEL)
+    names = [layer.name for layer in model.layers]
+    for block in ("encoder1", "encoder2", "encoder3", "decoder3", "decoder2", "decoder1"):
+        for part in ("conv3", "conv7", "concat", "residual", "norm", "relu", "dropout"):
+            assert f"{block}_{part}" in names
+    kinds = {layer.name: type(layer).__name__ for layer in model.layers}
+    assert kinds["encoder2_conv7"] == "Conv2D" and kinds["decoder2_conv7"] == "Conv2DTranspose"
+    assert sum(kind == "MaxPooling2D" for kind in kinds.values()) == 3
+    assert sum(kind == "UpSampling2D" for kind in kinds.values()) == 3
+    assert model.output_shape == (None, None, None, 5) and kinds["masks"] == "Activation"
+
+
+@pytest.mark.parametrize("keywords", [
+    dict(SMALL), dict(SMALL, patch=2), dict(SMALL, patch=4, skip="concat"), dict(SMALL, skip="add"),
+    dict(SMALL, kernels=(3,)), dict(SMALL, kernels=(1, 3, 5)), dict(SMALL, channels=3, classes=1),
+    dict(SMALL, output="softmax"), dict(blocks=1, widths=(4,)),
+])
+@pytest.mark.parametrize("size", [(1, 1), (37, 50), (64, 32)])
+def test_any_size_goes_in_and_comes_out(keywords, size):
+    model = ss.build_model(**keywords)
+    images = random_images(2, *size, keywords.get("channels", 1))
+    probabilities = ss.predict(model, images)
+    assert probabilities.shape == (2, *size, keywords.get("classes", 5)) and probabilities.dtype == np.float32
+    assert np.isfinite(probabilities).all() and probabilities.min() >= 0 and probabilities.max() <= 1
+
+
+def test_folding_only_rearranges():
+    from shapeseg.models import DepthToSpace, SpaceToDepth
+
+    image = random_images(2, 8, 12, 3).astype("float32")
+    folded = SpaceToDepth(4)(image)
+    assert folded.shape == (2, 2, 3, 48)
+    assert (DepthToSpace(4)(folded).numpy() == image).all()
+
+
+def test_padding_repeats_the_border_and_is_cropped_again():
+    from shapeseg.models import CropLike, PadToMultiple
+
+    image = random_images(1, 5, 6, 1).astype("float32")
+    padded = PadToMultiple(4)(image)
+    assert padded.shape == (1, 8, 8, 1)
+    assert (padded.numpy() == np.pad(image, ((0, 0), (0, 3), (0, 2), (0, 0)), mode="edge")).all()
+    assert (CropLike()([padded, image]).numpy() == image).all()
+
+
+def test_a_network_starts_at_the_classes_prior():
+    probabilities = ss.predict(ss.build_model(**SMALL), random_images(1, 64, 64, 1))
+    assert 0.003 < probabilities.mean() < 0.1
+
+
+def test_the_same_seed_gives_the_same_network():
+    first, same, other = (ss.build_model(**SMALL, seed=seed).get_weights() for seed in (1, 1, 2))
+    assert all((a == b).all() for a, b in zip(first, same))
+    assert any((a != b).any() for a, b in zip(first, other))
+
+
+def test_softmax_channels_compete():
+    model = ss.build_model(**SMALL, output="softmax")
+    images = random_images(1, 16, 16, 1)
+    assert np.allclose(model(images).numpy().sum(axis=-1), 1, atol=1e-5)  # with the background
+    assert (ss.predict(model, images).sum(axis=-1) < 1).all()  # without it
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (dict(classes=0), "classes: expected a whole number from 1, got 0"),
+    (dict(channels=-1), "channels: "), (dict(blocks=0, widths=()), "blocks: "), (dict(blocks=2), "widths: expected 2"),
+    (dict(widths=(16, 32, 1)), "widths: "), (dict(kernels=()), "kernels: "), (dict(kernels=(4,)), "kernels: .*odd"),
+    (dict(skip="sum"), 'skip: expected "none", "add" or "concat", got \'sum\''), (dict(patch=0), "patch: "),
+    (dict(output="linear"), "output: "), (dict(dropout=1.0), "dropout: "), (dict(dropout=float("nan")), "dropout: "),
+    (dict(seed=-1), "seed: "),
+])
+def test_wrong_arguments(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        ss.build_model(**wrong)

@@ -1,0 +1,160 @@
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import shapeseg as ss
+from shapeseg.figures import LABELS
+from shapeseg.scenes import blend
+
+# CRC-32 of image and masks of scene 7, seed 3: the same on every machine, for ever.
+CHECKSUMS = {
+    "article": (2277619970, 2863882877),
+    "opaque": (2542372744, 2863882877),
+    "textured": (4121637016, 3709683433),
+    "colour": (984976352, 2458092384),
+    "single": (3646202877, 2768156129),
+    "dense": (3918120631, 2334901919),
+    "novel": (679604219, 604627521),
+}
+
+
+@pytest.mark.parametrize("name", ss.SCENE_CONFIGS)
+def test_the_same_pixels_everywhere(name):
+    scene = ss.draw_scene(ss.SCENE_CONFIGS[name], seed=3, index=7)
+    assert (zlib.crc32(scene.image), zlib.crc32(scene.masks)) == CHECKSUMS[name]
+
+
+@pytest.mark.parametrize("name", ss.SCENE_CONFIGS)
+def test_types_and_shapes(name):
+    config = ss.SCENE_CONFIGS[name]
+    scene = ss.draw_scene(config, seed=1, index=2)
+    assert scene.image.shape == (512, 512, config.channels) and scene.image.dtype == np.uint8
+    assert scene.masks.shape == (512, 512, len(config.classes)) and scene.masks.dtype == bool
+    assert config.figures[0] <= len(scene.figures) <= config.figures[1]
+
+
+@pytest.mark.parametrize("name", ss.SCENE_CONFIGS)
+def test_masks_are_the_whole_figures(name):
+    config = ss.SCENE_CONFIGS[name]
+    for index in range(5):
+        scene = ss.draw_scene(config, seed=1, index=index)
+        masks = np.zeros_like(scene.masks)
+        for figure in scene.figures:
+            assert figure.label == LABELS[figure.kind]
+            assert (figure.vertices >= -0.5).all() and (figure.vertices <= 511.5).all()
+            assert np.hypot(*(figure.vertices - figure.centre).T).max() == pytest.approx(figure.radius, abs=0.02)
+            box, inside = ss.fill(figure.vertices)
+            masks[box + (config.classes.index(figure.label),)] |= inside
+        assert (masks == scene.masks).all()
+
+
+@pytest.mark.parametrize("name", ["article", "colour", "dense", "novel", "single"])
+def test_every_edge_can_be_seen(name):
+    """Painted again without noise, the two sides of each edge differ by 4 standard deviations."""
+    config = ss.SCENE_CONFIGS[name]
+    for index in range(6):
+        scene = ss.draw_scene(config, seed=5, index=index)
+        clean = np.empty_like(scene.image)
+        clean[:] = scene.background
+        inside = np.zeros((len(scene.figures), 512, 512), bool)
+        for n, figure in enumerate(scene.figures):
+            box, inside[n][box] = ss.fill(figure.vertices)[0], ss.fill(figure.vertices)[1]
+            clean[inside[n]] = blend(clean[inside[n]], np.array(figure.colour), figure.opacity)
+        noise = scene.image.astype(int) - clean
+        assert abs(noise.std() - config.noise) < 0.2 and abs(noise.mean()) < 0.1
+        for axis in (1, 2):
+            changes = np.diff(inside, axis=axis).sum(axis=0)
+            step = np.abs(np.diff(clean.astype(int), axis=axis - 1)).max(axis=-1)
+            assert step[changes == 1].min() >= 4 * config.noise  # where exactly one outline passes
+            assert step[changes == 0].max(initial=0) == 0
+
+
+def test_an_opaque_scene_shows_most_of_each_outline():
+    config = ss.SCENE_CONFIGS["opaque"]
+    for index in range(10):
+        figures = ss.draw_scene(config, seed=5, index=index).figures
+        for n, figure in enumerate(figures):
+            box, inside = ss.fill(figure.vertices)
+            covered = np.zeros((512, 512), bool)
+            for later in figures[n + 1:]:
+                later_box, later_inside = ss.fill(later.vertices)
+                covered[later_box] |= later_inside
+            rows, columns = np.rint(figure.vertices + 0.1 * (figure.centre - figure.vertices)).astype(int).T
+            if figure.kind == "circle":  # its vertices are evenly spread over the outline
+                assert covered[rows, columns].mean() <= 0.55
+
+
+def test_classes_overlap_and_both_channels_are_set():
+    scenes = [ss.draw_scene(ss.ARTICLE, seed=2, index=index) for index in range(200)]
+    assert np.mean([(scene.masks.sum(axis=-1) > 1).any() for scene in scenes]) >= 0.25
+    counts = np.bincount([len(scene.figures) for scene in scenes], minlength=9)
+    assert counts[0] == 0 and (counts[1:] >= 10).all()  # 1 to 8 figures, each number about as often
+    kinds = {figure.kind for scene in scenes for figure in scene.figures}
+    assert kinds == set(ss.KINDS)
+    assert 0.975 < 1 - np.mean([scene.masks.mean() for scene in scenes]) < 0.988  # what all zeros score
+
+
+def test_novel_scenes_hold_novel_kinds_alone_as_unknown():
+    scenes = [ss.draw_scene(ss.SCENE_CONFIGS["novel"], 0, index) for index in range(60)]
+    unknown = {figure.kind for scene in scenes for figure in scene.figures if figure.label == "unknown"}
+    assert unknown == set(ss.NOVEL_KINDS)
+
+
+def test_splits_seeds_and_indices_are_different_scenes():
+    keys = [("train", 0, 0), ("validation", 0, 0), ("test", 0, 0), ("train", 1, 0), ("train", 0, 1)]
+    scenes = [ss.draw_scene(ss.ARTICLE, seed, index, split).image.tobytes() for split, seed, index in keys]
+    assert len(set(scenes)) == len(keys)
+
+
+def test_one_knob_changes_one_thing():
+    plain = ss.draw_scene(ss.ARTICLE, 1, 4)
+    textured = ss.draw_scene(replace(ss.ARTICLE, blur=2), 1, 4)
+    assert (plain.masks == textured.masks).all() and (plain.image != textured.image).any()
+
+
+def test_a_config_from_json_is_the_same_config():
+    import json
+    from dataclasses import asdict
+
+    config = ss.SCENE_CONFIGS["textured"]
+    assert ss.SceneConfig(**json.loads(json.dumps(asdict(config)))) == config
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (dict(size=8), "size: expected a whole number of at least 16, got 8"),
+    (dict(size=64.5), "size: "), (dict(size="512"), "size: "), (dict(size=True), "size: "),
+    (dict(channels=2), "channels: expected 1 or 3, got 2"),
+    (dict(classes=()), "classes: expected some of circle, .*, got ()"),
+    (dict(classes=("circle", "circle")), "classes: "), (dict(classes="circle"), "classes: "),
+    (dict(classes=("blob",)), "classes: "),
+    (dict(kinds=("circle", "blob")), "kinds: .*got .*blob"),
+    (dict(kinds=("circle",)), "kinds: expected kinds of each of the classes"),
+    (dict(figures=(5, 2)), "figures: .*got"), (dict(figures=(0, 2)), "figures: "), (dict(figures=3), "figures: "),
+    (dict(radius=(0.2, 0.1)), "radius: "), (dict(radius=(0.001, 0.1)), "radius: .*4 pixels"),
+    (dict(radius=(0.1, 0.6)), "radius: "), (dict(radius=(float("nan"), 0.1)), "radius: "),
+    (dict(opacity=(0, 1)), "opacity: "), (dict(opacity=(0.5, 1.2)), "opacity: "),
+    (dict(visible=1.5), "visible: "), (dict(noise=-1), "noise: "), (dict(noise=float("nan")), "noise: "),
+    (dict(noise=30), "noise, gradient and texture: .* leave the grey levels"),
+    (dict(gradient=101), "gradient: "), (dict(texture="rough"), "texture: "), (dict(blur=1.5), "blur: "),
+])
+def test_a_config_that_is_wrong_or_contradicts_itself(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        ss.SceneConfig(**wrong)
+
+
+def test_more_figures_than_fit():
+    config = ss.SceneConfig(size=64, figures=(60, 60), radius=(0.3, 0.45), opacity=(0.9, 0.9))
+    with pytest.raises(ValueError, match="figures: found visible places for .* of 60; ask for fewer"):
+        ss.draw_scene(config, 0, 0)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (dict(seed=-1), "seed: "), (dict(seed=1.5), "seed: "), (dict(index=-1), "index: "),
+    (dict(split="dev"), "split: expected one of train, validation, test, got 'dev'"),
+    (dict(config="article"), "config: expected a SceneConfig"),
+])
+def test_a_wrong_key(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        ss.draw_scene(**wrong)

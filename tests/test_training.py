@@ -1,0 +1,189 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import shapeseg as ss
+from shapeseg.backend import keras, tf
+from test_models import SMALL
+
+QUICK = dict(batch_size=2, learning_rate=0.02, warmup=2, every=2)
+NETWORK = dict(SMALL, dropout=0.2)  # with dropout, so that its random state has to be kept, too
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Stop a run the hard way, right after a checkpoint or between two."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def weights_of(run_dir):
+    return ss.load_model(run_dir / "model.keras").get_weights()
+
+
+def equal(a, b):
+    return all((x == y).all() for x, y in zip(a, b, strict=True))
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(small, tmp_path):
+    history = ss.train(ss.build_model(**NETWORK), small, 7, tmp_path / "whole", **QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        ss.train(ss.build_model(**NETWORK), small, 7, tmp_path / "stopped", callbacks=[StopAfter(1)], **QUICK)
+    resumed = ss.train(ss.build_model(**NETWORK), small, 7, tmp_path / "stopped", **QUICK)
+    assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
+    assert history.drop(columns="seconds").equals(resumed.drop(columns="seconds"))
+    assert history.step.tolist() == [2, 4, 6, 7]
+
+
+def test_a_finished_run_is_returned(small, tmp_path, capsys):
+    history = ss.train(ss.build_model(**NETWORK), small, 4, tmp_path, **QUICK)
+    model = ss.build_model(**NETWORK, seed=9)
+    again = ss.train(model, small, 4, tmp_path, **QUICK)
+    assert "already finished at step 4 of 4" in capsys.readouterr().out
+    assert again.equals(history) and equal(model.get_weights(), weights_of(tmp_path))
+
+
+def test_training_repeats_itself_in_another_process(small, tmp_path):
+    code = f"""
+import shapeseg as ss
+config = ss.SceneConfig(size=64, figures=(1, 3), radius=(0.1, 0.25))
+ss.train(ss.build_model(**{NETWORK!r}), config, 4, {str(tmp_path / 'other')!r}, **{QUICK!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    ss.train(ss.build_model(**NETWORK), small, 4, tmp_path / "here", **QUICK)
+    assert equal(weights_of(tmp_path / "here"), weights_of(tmp_path / "other"))
+
+
+def test_a_run_directory_says_all_that_is_needed(small, tmp_path):
+    ss.train(ss.build_model(**NETWORK), small, 2, tmp_path, seed=3, **QUICK)
+    run = json.loads((tmp_path / "run.json").read_text())
+    assert ss.SceneConfig(**run["data"]) == small
+    assert run["arguments"]["seed"] == 3 and run["arguments"]["learning_rate"] == 0.02
+    assert {"python", "tensorflow", "keras", "numpy", "shapeseg"} <= set(run["versions"])
+    assert {"loss", "iou", "learning_rate", "step", "seconds"} <= set(pd.read_csv(tmp_path / "history.csv"))
+
+
+@pytest.mark.parametrize("change, named", [
+    (dict(seed=1), "seed \\(was 0, now 1\\)"), (dict(steps=6), "steps"), (dict(learning_rate=0.1), "learning_rate"),
+    (dict(data="noisy"), "data"), (dict(model=dict(NETWORK, skip="add")), "model"),
+])
+def test_other_arguments_in_the_same_directory(small, tmp_path, change, named):
+    ss.train(ss.build_model(**NETWORK), small, 2, tmp_path, **QUICK)
+    arguments = dict(steps=2, **QUICK) | change
+    config = replace(small, noise=5.0) if arguments.pop("data", None) else small
+    model = ss.build_model(**arguments.pop("model", NETWORK))
+    with pytest.raises(ValueError, match=f"holds a run with other arguments: .*{named}"):
+        ss.train(model, config, run_dir=tmp_path, **arguments)
+
+
+def test_one_process_a_run_directory(small, tmp_path):
+    import filelock
+
+    with filelock.FileLock(tmp_path / ".lock"):
+        with pytest.raises(RuntimeError, match="another process is training"):
+            ss.train(ss.build_model(**NETWORK), small, 2, tmp_path, **QUICK)
+
+
+def test_a_relative_run_directory_counts_from_the_repository(monkeypatch, tmp_path):
+    from shapeseg.files import ROOT
+
+    monkeypatch.chdir(tmp_path)
+    assert ss.run_directory("runs") == ROOT / "runs"
+    assert ss.run_directory(tmp_path / "there") == tmp_path / "there"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
+def test_each_optimizer_learns(small, tmp_path, optimizer):
+    rate = 0.02 if optimizer == "muon" else 0.005
+    history = ss.train(ss.build_model(**dict(SMALL, widths=(16, 32))), small, 40, tmp_path, batch_size=4, repeat=4,
+                       optimizer=optimizer, learning_rate=rate, warmup=0, schedule="constant", every=10)
+    assert history.loss.iloc[-1] < 0.6 * history.loss.iloc[0]
+
+
+@pytest.mark.parametrize("name", ["colour", "single"])
+def test_colour_and_single_scenes_become_a_trained_model(tmp_path, name):
+    config = replace(ss.SCENE_CONFIGS[name], size=64, radius=(0.15, 0.3))
+    keywords = dict(SMALL, channels=config.channels, classes=len(config.classes))
+    model = ss.build_model(**keywords)
+    validation = ss.draw_scenes(config, 0, range(4), "validation")
+    history = ss.train(model, config, 60, tmp_path, validation=validation, batch_size=8, learning_rate=0.02, every=20)
+    assert history.val_loss.iloc[-1] < history.val_loss.iloc[0]
+    table = ss.evaluate(model, ss.stream(config, count=16, split="test"), classes=config.classes)
+    assert table.loc["mean", "bce"] < 0.3
+
+
+def test_arrays_of_a_folder_train(small, tmp_path):
+    ss.write_dataset(tmp_path / "set", small, count=4)
+    data = ss.read_dataset(tmp_path / "set")
+    history = ss.train(ss.build_model(**SMALL), data, 4, tmp_path / "run", **QUICK)
+    assert len(history) == 2
+    with pytest.raises(ValueError, match="other arguments: data"):
+        ss.train(ss.build_model(**SMALL), (data[0][::-1], data[1]), 4, tmp_path / "run", **QUICK)
+
+
+def test_softmax_trains(small, tmp_path):
+    history = ss.train(ss.build_model(**SMALL, output="softmax"), small, 20, tmp_path, repeat=4,
+                       **dict(QUICK, batch_size=4, every=5))
+    assert history.loss.iloc[-1] < history.loss.iloc[0]
+
+
+def test_shared_targets_of_overlapping_classes():
+    from shapeseg.training import shared_cross_entropy
+
+    masks = tf.constant([[True, True], [True, False], [False, False]])
+    target = np.array([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 1]])  # the last channel is the background
+    logits = np.random.RandomState(0).randn(3, 3).astype("float32")
+    log_p = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    assert np.allclose(shared_cross_entropy(masks, logits), -(target * log_p).sum(axis=-1), atol=1e-5)
+
+
+def test_muon_steps_are_orthogonal_matrices():
+    """All singular values of a kernel's update are about equal, but not the head's."""
+    from shapeseg.training import Muon
+
+    kernel = keras.Variable(np.zeros((3, 3, 8, 16), "float32"), name="kernel")
+    optimizer = Muon(1.0, weight_decay=None)
+    optimizer.build([kernel])
+    gradient = tf.constant(np.random.RandomState(0).randn(3, 3, 8, 16).astype("float32"))
+    optimizer.apply([gradient])
+    values = np.linalg.svd(kernel.numpy().reshape(72, 16), compute_uv=False)
+    assert values.max() / values.min() < 2
+    assert np.sqrt(np.mean(kernel.numpy() ** 2)) == pytest.approx(0.2, rel=0.2)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(small, tmp_path):
+    with pytest.raises(RuntimeError, match="loss: .* lower the learning rate"):
+        ss.train(ss.build_model(**SMALL), small, 30, tmp_path, batch_size=2, optimizer="adam", learning_rate=1e30,
+                 warmup=0, schedule="constant", every=5)
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_wrong_arguments(small, tmp_path):
+    model = ss.build_model(**SMALL)
+    images, masks = ss.draw_scenes(small, 0, range(2))
+    for data, wrong, words in [
+        (small, dict(steps=0), "steps: expected a whole number from 1, got 0"),
+        (small, dict(steps=2.5), "steps: "), (small, dict(steps="5"), "steps: "), (small, dict(batch_size=0), "batch_size: "),
+        (small, dict(learning_rate=float("nan")), "learning_rate: "), (small, dict(learning_rate="0.1"), "learning_rate: "),
+        (small, dict(optimizer="sgd"), "optimizer: "), (small, dict(schedule="step"), "schedule: "),
+        (small, dict(warmup=-1), "warmup: "), (small, dict(weight_decay=-1), "weight_decay: "),
+        (small, dict(repeat=0), "repeat: "), (small, dict(every=0), "every: "), (small, dict(seed=-1), "seed: "),
+        (small, dict(validation=images), "validation: expected two arrays"),
+        (replace(small, channels=3), {}, "data: expected 1 image channels and 5 classes, .* got 3 and 5"),
+        ((images, masks[..., :2]), {}, "data: .* got 1 and 2"), ("folder", {}, "data: expected a SceneConfig or two arrays"),
+        ((images.astype("float32"), masks), {}, "images: expected"),
+        ((images, masks.astype("float32")), {}, "masks: expected"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            ss.train(model, data, **dict(dict(steps=2, run_dir=tmp_path / "run"), **wrong))
+    assert not (tmp_path / "run").exists()
