@@ -32,6 +32,7 @@ try:
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
+        tf.transpose(tf.constant([[0]]))  # the first one says once what the processor lacks
 except ImportError as error:
     raise ImportError(f"TensorFlow could not be imported ({error}); install what shapeseg was tested with: "
                       "pip install -e . -c constraints.txt") from error

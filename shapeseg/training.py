@@ -26,12 +26,12 @@ ARTICLE_TRAINING = MappingProxyType(dict(
 
 # The lessons' way: new scenes all the time, Muon, and a rate that rises and falls.
 FAST_TRAINING = MappingProxyType(dict(
-    batch_size=4, optimizer="muon", learning_rate=1e-2, warmup=20, schedule="cosine",
+    batch_size=4, optimizer="muon", learning_rate=2e-2, warmup=20, schedule="cosine",
     weight_decay=1e-2, repeat=None))
 
 
 def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=4, optimizer="muon",
-          learning_rate=1e-2, warmup=20, schedule="cosine", weight_decay=1e-2, repeat=None,
+          learning_rate=2e-2, warmup=20, schedule="cosine", weight_decay=1e-2, repeat=None,
           validation=None, every=25):
     """Train a model in place, to the bit the same each time.
 

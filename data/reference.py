@@ -1,0 +1,66 @@
+"""Make the model that notebook 03 trained the reference model, and write its card and the README's picture.
+
+    .venv/bin/python data/reference.py runs/lessons/03_training/masks
+"""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pandas as pd
+
+import shapeseg as ss
+
+HERE = Path(__file__).parent
+METRICS = ["bce", "mse", "accuracy", "iou", "dice"]
+
+
+def main(run_dir):
+    run = json.loads((run_dir / "run.json").read_text())
+    history = pd.read_csv(run_dir / "history.csv")
+    (HERE / "models").mkdir(exist_ok=True)
+    shutil.copyfile(run_dir / "model.keras", HERE / "models/masks.keras")
+    model = ss.load_model("masks")
+    table = ss.evaluate(model, ss.stream(ss.ARTICLE, 0, 8, count=500, split="test"))
+    first = ss.evaluate(model, ss.stream(ss.ARTICLE, 0, 8, count=24, split="test"))
+    card = {
+        "trained": {"seconds": history.seconds.iloc[-1], **run["arguments"], "scene_config": run["data"],
+                    "versions": run["versions"]},
+        "scenes": 500, **table.loc["mean", METRICS].to_dict(),
+        "first_scenes": {"scenes": 24, **first.loc["mean", METRICS].to_dict()}}
+    (HERE / "models/masks.json").write_text(json.dumps(card, indent=1) + "\n")
+    (HERE / "models/masks.md").write_text(f"""# Model card: masks
+
+`ss.load_model("masks")`: the network `FAST_MODEL` ({model.count_params():,} parameters), trained by notebook 03 at its
+defaults: {run["arguments"]["steps"]} steps of {run["arguments"]["batch_size"]} scenes, all of them new, \
+{history.seconds.iloc[-1] / 60:.1f} minutes on two cores. All arguments and versions are in `masks.json`.
+
+On 500 held-out scenes (`ARTICLE`, split "test", seed 0, 512×512):
+
+{table.round(4).reset_index().pipe(markdown)}
+
+It knows drawn figures on even ground and nothing else. Notebook 04 shows where it fails.
+""")
+    picture(model)
+
+
+def markdown(table):
+    rows = [table.columns, ["---"] * len(table.columns), *table.astype(str).itertuples(index=False)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def picture(model):
+    """The README's picture: scenes in which figures overlap."""
+    matplotlib.use("Agg")
+    images, masks = ss.draw_scenes(ss.ARTICLE, 0, range(40), "test")
+    overlap = (masks.sum(axis=-1) > 1).mean(axis=(1, 2))
+    most = sorted(overlap.argsort()[-3:])
+    ss.show_predictions(images[most], masks[most], ss.predict(model, images[most]),
+                        title="Held-out scenes: the image, the truth, the prediction, and where they differ")
+    plt.savefig(HERE / "picture.png", dpi=70)
+
+
+main(Path(sys.argv[1]))

@@ -1,0 +1,104 @@
+"""What the README's commands promise, and the small files beside the notebooks."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import shapeseg as ss
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_import_is_light():
+    code = "import sys, shapeseg as ss; ss.draw_scene(); assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_are_there():
+    for name in ss.__all__:
+        assert getattr(ss, name) is not None
+    for name in ("SceneConfig ARTICLE SCENE_CONFIGS CLASSES NOVEL_KINDS draw_scene draw_scenes stream build_model "
+                 "ARTICLE_MODEL FAST_MODEL train ARTICLE_TRAINING FAST_TRAINING evaluate predict load_model save_model "
+                 "show").split():
+        assert name in ss.__all__
+
+
+def test_public_functions_are_documented():
+    for name in ss.__all__:
+        value = getattr(ss, name)
+        if callable(value):
+            assert value.__doc__ and len(value.__doc__) > 40, name
+
+
+def test_a_foreign_tensorflow_gets_one_clear_sentence(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('no symbol')")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import shapeseg as ss; ss.build_model"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "TensorFlow could not be imported" in done.stderr and "pip install -e . -c constraints.txt" in done.stderr
+
+
+def test_tensorflow_is_set_up_for_the_machine():
+    code = ("import os; from shapeseg.backend import tf; assert os.environ['TF_ENABLE_ONEDNN_OPTS'] == '1'; "
+            "from tensorflow.python.framework import config; assert config.is_op_determinism_enabled()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_one_list_of_dependencies():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == ["-c constraints.txt", "-e ."]  # so pyproject.toml is what conda installs
+    assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
+    pinned = {re.split("==", line)[0].lower().replace("_", "-")
+              for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    for requirement in PROJECT["dependencies"]:
+        assert re.split("[<>=]", requirement)[0].lower().replace("_", "-") in pinned
+    assert PROJECT["optional-dependencies"]["gpu"] == ["tensorflow[and-cuda]"]
+
+
+@pytest.mark.parametrize("target", ["setup", "lessons", "test", "test-full", "lab"])
+def test_make_help_lists(target):
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"make {target} " in done.stdout
+
+
+def test_the_readme_shows_the_commands():
+    readme = (ROOT / "README.md").read_text()
+    for words in ("make lessons", "make test", "python -m venv", "pip install", "conda env create -f environment.yml",
+                  "papermill notebooks/03_training.ipynb out.ipynb -p", "notebooks/quick.yaml", "Teach"):
+        assert words in readme
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", readme):
+        assert (ROOT / picture).exists()
+
+
+def test_sample_pairs_are_what_the_card_says():
+    images, masks = ss.read_dataset(ROOT / "data/samples")
+    expected = ss.draw_scenes(ss.ARTICLE, 0, range(len(images)), "test")
+    assert (images == expected[0]).all() and (masks == expected[1]).all()
+
+
+def test_the_reference_model_scores_what_its_card_says():
+    import json
+
+    card = json.loads((ROOT / "data/models/masks.json").read_text())
+    assert (ROOT / "data/models/masks.keras").stat().st_size <= 8 * 2**20
+    first = card["first_scenes"]  # the same numbers on fewer scenes, to be checked in little time
+    table = ss.evaluate(ss.load_model("masks"), ss.stream(ss.ARTICLE, 0, count=first["scenes"], split="test"))
+    for metric in ("bce", "mse", "accuracy", "iou", "dice"):
+        assert np.isclose(table.loc["mean", metric], first[metric], rtol=1e-2), metric
+
+
+def test_no_path_of_a_machine_and_no_index_address():
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for name in files:
+        if Path(name).suffix in (".py", ".md", ".ipynb", ".txt", ".toml", ".yml", ".yaml", ".json", ""):
+            text = (ROOT / name).read_text()
+            assert not re.search(r"/(root|home|work|tmp)/[A-Za-z0-9_.-]+", text), name
+            assert "index-url" not in text or name.startswith("tests/"), name
