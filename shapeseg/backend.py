@@ -41,3 +41,4 @@ except ImportError as error:
 # independent branches in an order that changes from process to process.
 tf.config.experimental.enable_op_determinism()
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+tf.get_logger().setLevel("ERROR")  # training several networks in one notebook is no mistake

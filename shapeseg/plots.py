@@ -341,7 +341,7 @@ def show_receptive_fields(images, gradients, boxes, radii, titles, title):
     title : str
         What to see.
     """
-    fig, axes = plt.subplots(1, len(images), figsize=(4.9 * len(images), 4.6), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(1, len(images), figsize=(4.9 * len(images), 5.0), squeeze=False, layout="constrained")
     for ax, image, gradient, (first, last), name in zip(axes.flat, images, gradients, boxes, titles):
         size = len(image)
         ax.imshow(0.6 * image.squeeze(), vmin=0, vmax=255)
