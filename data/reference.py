@@ -10,6 +10,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 import shapeseg as ss
@@ -53,12 +54,12 @@ def markdown(table):
 
 
 def picture(model):
-    """The README's picture: scenes in which figures overlap."""
+    """The README's picture: the first held-out scenes with five figures or more."""
     matplotlib.use("Agg")
-    images, masks = ss.draw_scenes(ss.ARTICLE, 0, range(40), "test")
-    overlap = (masks.sum(axis=-1) > 1).mean(axis=(1, 2))
-    most = sorted(overlap.argsort()[-3:])
-    ss.show_predictions(images[most], masks[most], ss.predict(model, images[most]),
+    scenes = [ss.draw_scene(ss.ARTICLE, 0, index, "test") for index in range(20)]
+    shown = [scene for scene in scenes if len(scene.figures) >= 5][:3]
+    images, masks = (np.stack([getattr(scene, name) for scene in shown]) for name in ("image", "masks"))
+    ss.show_predictions(images, masks, ss.predict(model, images),
                         title="Held-out scenes: the image, the truth, the prediction, and where they differ")
     plt.savefig(HERE / "picture.png", dpi=70)
 

@@ -90,7 +90,7 @@ class Stream:
             check_key(data, seed, split)
             self.draw = lambda index: draw_scene(data, seed, index, split)
         else:
-            images, masks = check_arrays(*data)
+            images, masks = check_pair(data)
             self.draw = lambda index: (images[index], masks[index])
             repeat = len(images)
         self.data, self.seed, self.batch_size = data, seed, batch_size
@@ -117,6 +117,13 @@ class Stream:
             n = np.random.RandomState([self.seed, round_]).permutation(self.repeat)[place]
         scene = self.draw(int(n))
         return scene if isinstance(scene, tuple) else (scene.image, scene.masks)
+
+
+def check_pair(data, name="data", expected="a SceneConfig or two arrays (images, masks)"):
+    """Return images and masks from a pair of arrays, or raise a ValueError that says what is wrong."""
+    if not (isinstance(data, (tuple, list)) and len(data) == 2):
+        raise ValueError(f"{name}: expected {expected}, got {type(data).__name__}")
+    return check_arrays(*data)
 
 
 def check_arrays(images, masks):

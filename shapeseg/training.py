@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from shapeseg.backend import keras, tf
-from shapeseg.datasets import check_arrays, stream
+from shapeseg.datasets import check_pair, stream
 from shapeseg.files import run_directory, whole_file
 from shapeseg.inference import save_model
 from shapeseg.scenes import SceneConfig
@@ -252,7 +252,7 @@ class _Run:
             for n, variable in enumerate(self._variables()):
                 variable.assign(saved[str(n)])
             self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
-        rows = pd.read_csv(self.run_dir / "history.csv", float_precision="round_trip")
+        rows = pd.read_csv(self.run_dir / "history.csv")
         self.rows = rows[rows.step <= self.step].to_dict("records")
 
     def _variables(self):
@@ -313,16 +313,13 @@ def _check(model, data, validation, arguments):
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
     wanted = (model.input_shape[-1], model.output_shape[-1] - softmax)
     for name, value in (("data", data), ("validation", validation)):
+        if value is None and name == "validation":
+            continue
         if isinstance(value, SceneConfig) and name == "data":
             given = (value.channels, len(value.classes))
-        elif isinstance(value, (tuple, list)) and len(value) == 2:
-            images, masks = check_arrays(*value)
-            given = (images.shape[-1], masks.shape[-1])
-        elif value is None and name == "validation":
-            continue
         else:
-            raise ValueError(f"{name}: expected {'a SceneConfig or ' * (name == 'data')}two arrays "
-                             f"(images, masks), got {type(value).__name__}")
+            options = "a SceneConfig or two arrays (images, masks)" if name == "data" else "two arrays (images, masks)"
+            given = tuple(array.shape[-1] for array in check_pair(value, name, options))
         if given != wanted:
             raise ValueError(f"{name}: expected {wanted[0]} image channels and {wanted[1]} classes, as the "
                              f"model has, got {given[0]} and {given[1]}; build_model(classes=…, channels=…)")

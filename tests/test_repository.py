@@ -89,6 +89,8 @@ def test_the_reference_model_scores_what_its_card_says():
 
     card = json.loads((ROOT / "data/models/masks.json").read_text())
     assert (ROOT / "data/models/masks.keras").stat().st_size <= 8 * 2**20
+    readme = (ROOT / "README.md").read_text()
+    assert f"| {card['iou']:.3f} |" in readme and f"| {card['accuracy']:.2%} |" in readme
     first = card["first_scenes"]  # the same numbers on fewer scenes, to be checked in little time
     table = ss.evaluate(ss.load_model("masks"), ss.stream(ss.ARTICLE, 0, count=first["scenes"], split="test"))
     for metric in ("bce", "mse", "accuracy", "iou", "dice"):
