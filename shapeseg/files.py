@@ -60,7 +60,7 @@ def write_results(run_dir, **results):
     """
     flat = {}
     for name, value in results.items():
-        value = value.item() if hasattr(value, "item") else value  # NumPy's numbers
+        value = value.item() if getattr(value, "shape", None) == () else value  # NumPy's numbers
         if not isinstance(value, (int, float, str, bool, type(None))):
             raise ValueError(f"{name}: expected a number, a text, a truth value or None, got {value!r}; "
                              "give each number a name of its own")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from shapeseg.backend import keras, tf
-from shapeseg.datasets import check_arrays, check_images
+from shapeseg.datasets import check_images, check_pair
 from shapeseg.figures import CLASSES
 from shapeseg.files import ROOT, whole_file
 from shapeseg.metrics import Counts
@@ -76,8 +76,8 @@ def evaluate(model, batches, threshold=0.5, classes=CLASSES):
         raise ValueError("batches: expected a finite number of them, got an endless stream; say how many "
                          "scenes, for example stream(config, seed, count=500)")
     counts = Counts(threshold)
-    for images, masks in batches:
-        images, masks = check_arrays(images, masks)
+    for batch in batches:
+        images, masks = check_pair(batch, "batches", "pairs of arrays, for example [(images, masks)]")
         counts.add(predict(model, images), masks)
     return counts.table(classes)
 

@@ -187,14 +187,18 @@ def _check(classes, channels, blocks, widths, kernels, skip, patch, output, drop
     def whole(value, least):
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
+    def several(values, least):
+        return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, least) for v in values)
+
+    branches = len(kernels) if isinstance(kernels, (tuple, list)) else 1
     for name, value, good, expected in (
+            ("kernels", kernels, several(kernels, 1) and all(k % 2 for k in kernels)
+             and len(set(kernels)) == len(kernels), "different odd whole numbers, for example (3, 7)"),
             ("classes", classes, whole(classes, 1), "a whole number from 1"),
             ("channels", channels, whole(channels, 1), "a whole number from 1"),
             ("blocks", blocks, whole(blocks, 1), "a whole number from 1"),
-            ("widths", widths, len(widths) == blocks and all(whole(w, len(kernels)) for w in widths),
+            ("widths", widths, several(widths, branches) and len(widths) == blocks,
              f"{blocks} whole numbers (one a block), each at least the number of kernels"),
-            ("kernels", kernels, len(kernels) > 0 and all(whole(k, 1) and k % 2 for k in kernels)
-             and len(set(kernels)) == len(kernels), "different odd whole numbers, for example (3, 7)"),
             ("skip", skip, skip in ("none", "add", "concat"), '"none", "add" or "concat"'),
             ("patch", patch, whole(patch, 1), "a whole number from 1"),
             ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),

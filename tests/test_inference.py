@@ -48,7 +48,7 @@ def test_wrong_batches(model, small):
     endless = tf.data.Dataset.from_tensors((images, masks)).repeat()
     for batches, words in [
         (ss.stream(small), "batches: expected a finite number of them, got an endless stream"),
-        (endless, "endless stream"), ([], "expected at least one batch"),
+        (endless, "endless stream"), ((images, masks), "batches: expected pairs of arrays, for example"), ([], "expected at least one batch"),
         ([(images, masks.astype("float32"))], "masks: expected .* bool"),
     ]:
         with pytest.raises(ValueError, match=words):

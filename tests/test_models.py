@@ -77,7 +77,7 @@ def test_softmax_channels_compete():
 @pytest.mark.parametrize("wrong, words", [
     (dict(classes=0), "classes: expected a whole number from 1, got 0"),
     (dict(channels=-1), "channels: "), (dict(blocks=0, widths=()), "blocks: "), (dict(blocks=2), "widths: expected 2"),
-    (dict(widths=(16, 32, 1)), "widths: "), (dict(kernels=()), "kernels: "), (dict(kernels=(4,)), "kernels: .*odd"),
+    (dict(widths=(16, 32, 1)), "widths: "), (dict(widths=16), "widths: "), (dict(kernels=3), "kernels: "), (dict(kernels=()), "kernels: "), (dict(kernels=(4,)), "kernels: .*odd"),
     (dict(skip="sum"), 'skip: expected "none", "add" or "concat", got \'sum\''), (dict(patch=0), "patch: "),
     (dict(output="linear"), "output: "), (dict(dropout=1.0), "dropout: "), (dict(dropout=float("nan")), "dropout: "),
     (dict(seed=-1), "seed: "),

@@ -97,6 +97,17 @@ def test_the_reference_model_scores_what_its_card_says():
         assert np.isclose(table.loc["mean", metric], first[metric], rtol=1e-2), metric
 
 
+def test_results_are_flat_numbers(tmp_path):
+    import json
+
+    path = ss.write_results(tmp_path, iou=np.float32(0.5), nothing=float("nan"), name="masks")
+    assert json.loads(path.read_text()) == {"iou": 0.5, "nothing": None, "name": "masks"}
+    for wrong in ([1, 2], np.zeros(3), {"a": 1}):
+        with pytest.raises(ValueError, match="iou: expected a number"):
+            ss.write_results(tmp_path, iou=wrong)
+    assert json.loads(path.read_text())["iou"] == 0.5  # what was there is still there
+
+
 def test_no_path_of_a_machine_and_no_index_address():
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     for name in files:
