@@ -103,15 +103,19 @@ def fill(vertices):
     top, left = np.ceil(vertices.min(axis=0)).astype(int)
     bottom, right = np.floor(vertices.max(axis=0)).astype(int) + 1
     height, width = max(bottom - top, 0), max(right - left, 0)
-    rows = np.arange(top, bottom)[:, None]
-    (r0, c0), (r1, c1) = vertices.T, np.roll(vertices, -1, axis=0).T
-    row, edge = np.nonzero((r0 <= rows) != (r1 <= rows))
+    ends = np.concatenate([vertices[1:], vertices[:1]])
+    (r0, c0), (r1, c1) = vertices.T, ends.T
+    # The scan lines that each edge crosses: first to last, all edges one after another.
+    first = np.ceil(np.minimum(r0, r1)).astype(int)
+    count = np.ceil(np.maximum(r0, r1)).astype(int) - first
+    edge = np.repeat(np.arange(len(count)), count)
+    row = np.arange(len(edge)) + (first - np.cumsum(count) + count)[edge]
     slope = (c1 - c0)[edge] / (r1 - r0)[edge]
-    column = c0[edge] + (row + top - r0[edge]) * slope
+    column = np.ceil(c0[edge] + (row - r0[edge]) * slope).astype(int) - left
     # An edge turns the rest of its row over: what is crossed an odd number of times is inside.
-    first = np.clip(np.ceil(column).astype(int) - left, 0, width)
-    crossings = np.bincount(row * (width + 1) + first, minlength=height * (width + 1))
-    inside = np.cumsum(crossings.reshape(height, width + 1)[:, :-1], axis=1) % 2 == 1
+    crossings = np.bincount((row - top) * (width + 1) + np.clip(column, 0, width), minlength=height * (width + 1))
+    crossings = crossings.astype(np.uint8).reshape(height, width + 1)[:, :-1]
+    inside = np.bitwise_xor.accumulate(crossings & 1, axis=1).view(bool)
     return (slice(top, bottom), slice(left, right)), inside
 
 
@@ -154,8 +158,9 @@ def angles_and_sides(vertices):
         The angle at each vertex, and the side from it to the next.
     """
     points = vertices[..., 0] + 1j * vertices[..., 1]
-    side = np.roll(points, -1, axis=-1) - points
-    turn = np.angle(np.roll(side, 1, axis=-1) / side)
+    after = np.arange(1, points.shape[-1] + 1) % points.shape[-1]
+    side = points[..., after] - points
+    turn = np.angle(side[..., after - 2] / side)
     return 180 - np.degrees(turn), np.abs(side)
 
 

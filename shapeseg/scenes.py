@@ -224,19 +224,19 @@ def check_key(config, seed, split):
 
 def _draw_figures(config, rng, image, masks):
     wanted = rng.randint(config.figures[0], config.figures[1] + 1)
-    figures, edges = [], _Edges(config)
+    figures, edges = [], []
     for _ in range(20 * wanted):
         if len(figures) == wanted:
             break
         figure = _draw_outline(config, rng)
         box, inside = fill(figure.vertices)
-        looks = edges.choose_looks(rng, image, box, inside)
+        looks = _choose_looks(config, rng, image, edges, box, inside)
         if looks is not None:
             colour, opacity = looks
             under = image[box]
             np.copyto(under, blend(under, colour, opacity), where=inside[..., None])
             masks[box + (config.classes.index(figure.label),)] |= inside
-            figures.append(replace(figure, colour=tuple(colour.tolist()), opacity=opacity))
+            figures.append(replace(figure, colour=colour, opacity=opacity))
     if len(figures) < config.figures[0]:
         raise ValueError(f"figures: found visible places for {len(figures)} of {wanted}; ask for fewer, "
                          f"with a smaller radius, less opacity or a smaller share visible: {config}")
@@ -258,56 +258,73 @@ def _draw_outline(config, rng):
 def blend(under, colour, opacity):
     """Levels after a figure of this colour and opacity was laid over them; uint8, rounded."""
     under = under.astype(np.float32)
-    return np.rint(under + np.float32(opacity) * (colour - under)).astype(np.uint8)
+    return np.rint(under + np.float32(opacity) * (np.float32(colour) - under)).astype(np.uint8)
 
 
-class _Edges:
-    """The levels on both sides of every outline, so that each stays visible."""
+@dataclass
+class _Edge:
+    """One figure's outline, and the levels on both sides of it, so that it stays visible."""
 
-    def __init__(self, config):
-        self.config = config
-        self.pixels = np.empty((0, 2), int)  # (E, 2): the pixels just inside an outline
-        self.figure = np.empty(0, int)  # (E,): whose outline
-        self.sides = np.empty((2, 0, config.channels), np.uint8)  # levels with and without it
+    box: tuple
+    pixels: tuple  # rows and columns (E,) of the pixels just inside the outline
+    sides: np.ndarray  # (E, 2, C) uint8: their levels with and without the figure
+    hidden: int = 0  # how many of them cannot be seen
 
-    def choose_looks(self, rng, image, box, inside):
-        """A colour and an opacity with which the new figure and all before it are visible, or None."""
-        config, known = self.config, len(self.figure)
-        new, covered = self._add(image, box, inside)
-        changed = np.append(covered, np.arange(known, known + len(new)))
-        before, figure = self.sides[:, changed], self.figure[changed]
-        length = np.bincount(self.figure)
-        hidden_elsewhere = (np.bincount(self.figure, self._hidden(self.sides))
-                            - np.bincount(figure, self._hidden(before), len(length)))
-        for _ in range(8):
-            colour = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
-            # In steps of 1/256, so that blending is exact on every platform.
-            opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
-            sides = blend(before, colour, opacity)
-            sides[1, len(covered):] = before[1, len(covered):]
-            hidden = hidden_elsewhere + np.bincount(figure, self._hidden(sides), len(length))
-            if (hidden <= (1 - config.visible) * length).all():
-                self.sides[:, changed] = sides
-                return colour, opacity
-        self.pixels, self.figure, self.sides = self.pixels[:known], self.figure[:known], self.sides[:, :known]
-        return None
+    def covered(self, box, inside):
+        """Which of the pixels lie under a new figure."""
+        if any(a.start >= b.stop or b.start >= a.stop for a, b in zip(self.box, box)):
+            return ()
+        row, column = self.pixels[0] - box[0].start, self.pixels[1] - box[1].start
+        near = np.flatnonzero((row >= 0) & (row < inside.shape[0]) & (column >= 0) & (column < inside.shape[1]))
+        return near[inside[row[near], column[near]]]
 
-    def _add(self, image, box, inside):
-        """Append the outline of a figure; return its pixels and which known ones it covers."""
-        corner = (box[0].start, box[1].start)
-        row, column = (self.pixels - corner).T
-        near = np.flatnonzero((row >= 0) & (row < inside.shape[0])
-                              & (column >= 0) & (column < inside.shape[1]))
-        covered = near[inside[row[near], column[near]]]
-        new = np.argwhere(inside & ~_core(inside))
-        below = image[box][tuple(new.T)]
-        self.pixels = np.concatenate([self.pixels, new + corner])
-        self.figure = np.append(self.figure, np.full(len(new), self.figure.max(initial=-1) + 1))
-        self.sides = np.concatenate([self.sides, np.stack([below, below])], axis=1)
-        return new, covered
 
-    def _hidden(self, sides):
-        return np.abs(np.subtract(*sides, dtype=np.int16)).max(axis=-1) < self.config.contrast
+def _choose_looks(config, rng, image, edges, box, inside):
+    """A colour and an opacity with which the new figure and all before it are visible, or None."""
+    row, column = np.divmod(np.flatnonzero(inside & ~_core(inside)), inside.shape[1])
+    below = image[box][row, column]
+    new = _Edge(box, (row + box[0].start, column + box[1].start), np.repeat(below[:, None], 2, axis=1))
+    touched = [(edge, pixels) for edge in edges if len(pixels := edge.covered(box, inside))]
+    touched.append((new, slice(None)))
+    # Levels are flat, so few pairs of them stand for all the pixels.
+    pairs = [_count_pairs(edge.sides[pixels]) for edge, pixels in touched]
+    unchanged = [edge.hidden - _hidden(config, counted) for (edge, _), counted in zip(touched, pairs)]
+    unchanged[-1] = 0
+    for _ in range(8):
+        colour = tuple(rng.randint(config.levels[0], config.levels[1] + 1) for _ in range(config.channels))
+        # In steps of 1/256, so that blending is exact on every platform.
+        opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
+        hidden = [before + _hidden(config, counted, colour, opacity, both=edge is not new)
+                  for before, (edge, _), counted in zip(unchanged, touched, pairs)]
+        if all(count <= (1 - config.visible) * len(edge.sides) for count, (edge, _) in zip(hidden, touched)):
+            for (edge, pixels), count in zip(touched, hidden):
+                edge.sides[pixels] = blend(edge.sides[pixels], colour, opacity)
+                edge.hidden = count
+            new.sides[:, 1] = below
+            edges.append(new)
+            return colour, opacity
+    return None
+
+
+def _count_pairs(sides):
+    """The different (with, without) pairs of levels, and how often each occurs."""
+    padded = np.zeros((len(sides), 8), np.uint8)
+    padded[:, :2 * sides.shape[2]] = sides.reshape(len(sides), -1)
+    pairs, counts = np.unique(padded.view(np.uint64), return_counts=True)
+    pairs = pairs.view(np.uint8).reshape(-1, 8)[:, :2 * sides.shape[2]].reshape(-1, 2, sides.shape[2])
+    return list(zip(pairs.tolist(), counts.tolist()))
+
+
+def _hidden(config, pairs, colour=None, opacity=0.0, both=True):
+    """How many pixels of an outline cannot be seen, with another figure over them or without."""
+    hidden = 0
+    for (inner, outer), count in pairs:
+        if colour is not None:  # Python rounds as NumPy does
+            inner = [round(a + opacity * (c - a)) for a, c in zip(inner, colour)]
+            outer = [round(b + opacity * (c - b)) for b, c in zip(outer, colour)] if both else outer
+        if max(abs(a - b) for a, b in zip(inner, outer)) < config.contrast:
+            hidden += count
+    return hidden
 
 
 def _core(inside):

@@ -214,7 +214,7 @@ def make_optimizer(optimizer, learning_rate, warmup, schedule, weight_decay, ste
             warmup_target=learning_rate if warmup else None, warmup_steps=warmup)
     elif warmup:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(
-            learning_rate / warmup, warmup, learning_rate, power=1.0)
+            0.0, warmup, learning_rate, power=1.0)
     if optimizer == "adam":
         return keras.optimizers.Adam(learning_rate)
     if optimizer == "adamw":

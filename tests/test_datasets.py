@@ -69,6 +69,20 @@ def test_a_dataset_is_whole_or_absent(tmp_path, small):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def test_a_mask_is_where_the_grey_is_above_127(tmp_path, small):
+    folder = ss.write_dataset(tmp_path / "set", small, count=1)
+    grey = np.arange(64 * 64).reshape(64, 64).astype(np.uint8)
+    imsave(folder / "masks/quad/00000.png", grey, check_contrast=False)
+    assert (ss.read_dataset(folder)[1][0, ..., ss.CLASSES.index("quad")] == (grey > 127)).all()
+
+
+def test_the_order_of_repeated_scenes_depends_on_the_seed_and_the_round(small):
+    scenes = ss.draw_scenes(small, 0, range(6))
+    orders = [[images[0].tobytes() for images, _ in ss.stream(scenes, seed, 1, count=12)] for seed in (0, 0, 1)]
+    assert orders[0] == orders[1] != orders[2] and orders[0][:6] != orders[0][6:]
+    assert all(sorted(order[:6]) == sorted(order[6:]) for order in orders)
+
+
 @pytest.mark.parametrize("spoil, error, words", [
     (lambda d: (d / "masks/quad/00001.png").unlink(), FileNotFoundError, "00001.png: there is no such file"),
     (lambda d: (d / "masks/quad/00001.png").write_bytes(b""), ValueError, "not a readable PNG"),

@@ -34,6 +34,13 @@ def test_evaluate_is_counts_of_predict(model, small):
     assert list(expected) == ["bce", "mse", "accuracy", "precision", "recall", "iou", "dice"]
 
 
+def test_evaluate_uses_the_threshold(model, small):
+    batch = ss.draw_scenes(small, 1, range(2))
+    for threshold in (0.0, 0.02, 1.0):
+        expected = ss.Counts(threshold).add(ss.predict(model, batch[0]), batch[1]).table()
+        assert ss.evaluate(model, [batch], threshold).equals(expected)
+
+
 def test_wrong_images(model):
     images = random_images(2, 16, 16, 1)
     for wrong in (images[0], images[..., 0], images.astype("float32"), np.repeat(images, 3, -1), images[:0], None):

@@ -23,6 +23,37 @@ def test_the_article_network_block_by_block():
     assert model.output_shape == (None, None, None, 5) and kinds["masks"] == "Activation"
 
 
+def test_what_a_block_computes():
+    from shapeseg.backend import keras
+
+    model = ss.build_model(blocks=2, widths=(8, 12), dropout=0.0)
+    layers = {layer.name: layer for layer in model.layers}
+    images = random_images(2, 16, 16, 1)
+
+    def output(name):
+        return keras.Model(model.input, layers[name].output)(images).numpy()
+
+    for block, width, before in (("encoder1", 8, "fold"), ("encoder2", 12, "encoder1_pool"),
+                                 ("decoder2", 12, "encoder2_pool"), ("decoder1", 8, "decoder2_up")):
+        branches = [output(f"{block}_conv{kernel}") for kernel in (3, 7)]
+        residual = f"{block}_project" if f"{block}_project" in layers else before
+        total = output(f"{block}_residual")
+        assert total.shape[-1] == width
+        assert np.allclose(total, np.concatenate(branches, -1) + output(residual), atol=1e-5)
+        moving = layers[f"{block}_norm"]  # fresh: mean 0, variance 1, scale 1, offset 0
+        normal = total / np.sqrt(1 + moving.epsilon)
+        assert np.allclose(output(f"{block}_relu"), np.maximum(normal, 0), atol=1e-5)
+    assert np.allclose(output("rescale"), images / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("skip", ["add", "concat"])
+def test_a_skip_joins_the_encoder_to_the_decoder_at_its_resolution(skip):
+    model = ss.build_model(**SMALL, skip=skip)
+    for block in (1, 2):
+        joined = [tensor._keras_history.operation.name for tensor in model.get_layer(f"decoder{block}_skip").input]
+        assert joined == [f"decoder{block}_up", f"encoder{block}_relu"]
+
+
 @pytest.mark.parametrize("keywords", [
     dict(SMALL), dict(SMALL, patch=2), dict(SMALL, patch=4, skip="concat"), dict(SMALL, skip="add"),
     dict(SMALL, kernels=(3,)), dict(SMALL, kernels=(1, 3, 5)), dict(SMALL, channels=3, classes=1),

@@ -102,6 +102,58 @@ def test_a_relative_run_directory_counts_from_the_repository(monkeypatch, tmp_pa
     assert ss.run_directory(tmp_path / "there") == tmp_path / "there"
 
 
+def test_a_step_of_the_training_is_keras_own_on_the_stream_of_the_training_split(small, tmp_path):
+    arguments = dict(steps=5, batch_size=2, optimizer="adam", learning_rate=0.01, weight_decay=None)
+    trained = ss.build_model(**SMALL)
+    history = ss.train(trained, small, run_dir=tmp_path, warmup=2, schedule="cosine", every=1, **arguments)
+    rates = [0.0, 0.005] + [0.005 * (1 + np.cos(np.pi * n / 3)) for n in range(3)]  # of each step
+    by_hand = ss.build_model(**SMALL)
+    logits = keras.Model(by_hand.input, by_hand.get_layer("logits").output)
+    adam = keras.optimizers.Adam(0.01)
+    for rate, loss, (images, masks) in zip(rates, history.loss, ss.stream(small, 0, 2, count=10, split="train")):
+        with tf.GradientTape() as tape:
+            z = logits(images, training=True)
+            mean = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(masks, tf.float32), z))
+        assert mean.numpy() == pytest.approx(loss, rel=1e-4)
+        adam.learning_rate = rate
+        adam.apply(tape.gradient(mean, logits.trainable_variables), logits.trainable_variables)
+    assert np.allclose(ss.predict(by_hand, images), ss.predict(trained, images), atol=1e-3)
+    assert np.allclose(history.learning_rate, rates[1:] + [0], atol=1e-6)  # of the step that comes next
+
+
+@pytest.mark.parametrize("warmup, schedule, expected", [
+    (0, "constant", [0.01] * 4), (4, "constant", [0.005, 0.01, 0.01, 0.01]), (0, "cosine", [0.0085, 0.005, 0.0015, 0])])
+def test_schedules(small, tmp_path, warmup, schedule, expected):
+    history = ss.train(ss.build_model(**SMALL), small, 8, tmp_path, batch_size=1, optimizer="adam",
+                       learning_rate=0.01, warmup=warmup, schedule=schedule, every=2)
+    assert np.allclose(history.learning_rate, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_weight_decay_makes_weights_smaller(small, tmp_path, optimizer):
+    norms = []
+    for decay in (0.0, 20.0):
+        model = ss.build_model(**SMALL)
+        ss.train(model, small, 4, tmp_path / str(decay), batch_size=1, optimizer=optimizer, learning_rate=0.01,
+                 warmup=0, schedule="constant", weight_decay=decay)
+        norms.append(np.linalg.norm(model.get_layer("encoder1_conv7").get_weights()[0]))
+    assert norms[1] < 0.8 * norms[0]
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_the_iou_of_training_is_the_iou_of_the_metrics_since_it_was_reset(softmax):
+    from shapeseg.training import MeanIoU
+
+    rng = np.random.RandomState(0)
+    metric = MeanIoU(3, softmax)
+    for _ in range(2):
+        metric.reset_state()
+        masks, logits = rng.rand(2, 8, 8, 3) < 0.3, rng.randn(2, 8, 8, 3 + softmax).astype("float32")
+        metric.update_state(masks, logits)
+    p = tf.nn.softmax(logits)[..., :-1] if softmax else tf.sigmoid(logits)
+    assert metric.result().numpy() == pytest.approx(ss.iou(p.numpy() > 0.5, masks).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 def test_each_optimizer_learns(small, tmp_path, optimizer):
     rate = 0.02 if optimizer == "muon" else 0.005
