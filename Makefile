@@ -13,6 +13,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 .PHONY: help setup lessons test test-full lab
 .NOTPARALLEL:
 .SECONDARY:
+.DELETE_ON_ERROR:
 
 help:
 	@echo "make setup      a virtual environment in .venv with all that is needed"
@@ -36,8 +37,8 @@ $(RUNS)/%.html: $(RUNS)/%.ipynb
 
 # A lesson that was interrupted goes on where it stopped; one whose notebook or package changed begins anew.
 $(RUNS)/%.ipynb: notebooks/%.ipynb $(PACKAGE) | $(VENV)/ready
-	@mkdir -p $(RUNS)
-	@if [ -e $@ ]; then rm -r $@ $(RUNS)/$*; fi
+	@if [ -e $@ ] || [ -n "`find $< $(PACKAGE) -newer $(RUNS)/$*/begun 2>&1`" ]; then rm -rf $@ $(RUNS)/$*; fi
+	@mkdir -p $(RUNS)/$*; if [ ! -e $(RUNS)/$*/begun ]; then touch $(RUNS)/$*/begun; fi
 	$(BIN)/papermill --log-output $< $(RUNS)/$*.partial.ipynb -p run_dir $(RUNS)/$* $(OPTIONS) $(MODEL)
 	mv $(RUNS)/$*.partial.ipynb $@
 

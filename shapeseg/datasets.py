@@ -11,7 +11,7 @@ from skimage.io import imread, imsave
 from tqdm import tqdm
 
 from shapeseg.figures import CLASSES
-from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene
+from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene, whole
 
 
 def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
@@ -83,9 +83,10 @@ class Stream:
     def __init__(self, data, seed, batch_size, start, count, split, repeat):
         for name, value, least in (("batch_size", batch_size, 1), ("start", start, 0),
                                    ("count", count, 0), ("repeat", repeat, 1)):
-            if not (value is None and name in ("count", "repeat")
-                    or isinstance(value, (int, np.integer)) and value >= least):
+            if not (value is None and name in ("count", "repeat") or whole(value, least)):
                 raise ValueError(f"{name}: expected a whole number from {least}, got {value!r}")
+        if not (whole(seed) and seed < 2**32):
+            raise ValueError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
         if isinstance(data, SceneConfig):
             check_key(data, seed, split)
             self.draw = lambda index: draw_scene(data, seed, index, split)
@@ -93,7 +94,7 @@ class Stream:
             images, masks = check_pair(data)
             self.draw = lambda index: (images[index], masks[index])
             repeat = len(images)
-        self.data, self.seed, self.batch_size = data, seed, batch_size
+        self.seed, self.batch_size = seed, batch_size
         self.start, self.count, self.repeat = start, count, repeat
 
     def __iter__(self):
@@ -174,7 +175,7 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"folder: {folder} is there already; give a new name or delete it")
-    if not (isinstance(count, int) and count >= 1):
+    if not whole(count, 1):
         raise ValueError(f"count: expected a whole number from 1, got {count!r}")
     check_key(config, seed, split)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
@@ -215,7 +216,8 @@ def read_dataset(folder, classes=CLASSES):
     FileNotFoundError
         If there are no images, or an image lacks a mask.
     ValueError
-        If `classes` is empty, or a file is unreadable or of another size or type.
+        If `classes` is empty, a file is unreadable or of another size or type, or a mask holds
+        grey levels but none above 127.
     """
     if isinstance(classes, str) or len(classes) == 0:
         raise ValueError(f"classes: expected at least one name, for example ['circle'], got {classes!r}")
@@ -223,13 +225,21 @@ def read_dataset(folder, classes=CLASSES):
     names = sorted(path.name for path in folder.glob("images/*.png"))
     if not names:
         raise FileNotFoundError(f"folder: found no images in {folder / 'images'}; expected NAME.png files there")
+    others = sorted(path.name for path in folder.glob("images/*") if path.name not in names)
+    if others:
+        raise ValueError(f"{folder / 'images'}: expected NAME.png files alone, found {', '.join(others[:3])}; "
+                         "convert or remove what is not .png")
     images = [_read_png(folder / "images" / name, (1, 3)) for name in names]
     masks = [[_read_png(folder / "masks" / k / name, (1,)) for k in classes] for name in names]
     for name, image, channels in zip(names, images, masks):
         for size in {image.shape[:2]} | {mask.shape[:2] for mask in channels}:
             if size != images[0].shape[:2] or image.shape != images[0].shape:
                 raise ValueError(f"{name}: expected {images[0].shape} as the first image, and masks of the "
-                                 f"same size, got {image.shape} and a size of {size}; make them one size")
+                                 f"same size, got {image.shape} and a size of {size}; make them alike")
+        for name_of_class, mask in zip(classes, channels):
+            if 0 < mask.max() <= 127:
+                raise ValueError(f"masks/{name_of_class}/{name}: expected 0 and 255, got {mask.min()} to {mask.max()}, "
+                                 "so no pixel would belong to the class; multiply 0 and 1 by 255")
     return np.stack(images), np.stack([np.concatenate(channels, axis=-1) for channels in masks]) > 127
 
 

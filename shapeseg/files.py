@@ -1,6 +1,7 @@
 """Where runs live, and files that are whole or absent."""
 
 import json
+import math
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def write_results(run_dir, **results):
     run_dir : path
         As for `run_directory`.
     **results : number, str, bool or None
-        A nan is written as null.
+        A nan or an infinity is written as null.
 
     Returns
     -------
@@ -64,7 +65,7 @@ def write_results(run_dir, **results):
         if not isinstance(value, (int, float, str, bool, type(None))):
             raise ValueError(f"{name}: expected a number, a text, a truth value or None, got {value!r}; "
                              "give each number a name of its own")
-        flat[name] = None if value != value else value  # JSON has no nan
+        flat[name] = None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no nan
     path = run_directory(run_dir) / "results.json"
     with whole_file(path) as partial:
         partial.write_text(json.dumps(flat, indent=1) + "\n")

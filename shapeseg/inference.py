@@ -30,14 +30,22 @@ def predict(model, images):
     Raises
     ------
     ValueError
-        If the images are not such an array.
+        If the images are not such an array, or the model is not such a network.
     """
+    check_model(model)
     images = check_images(images, model.input_shape[-1])
     batch = max(1, PIXELS_A_CALL // (images.shape[1] * images.shape[2]))
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
     run = _forward(model)
     parts = [run(tf.constant(images[n:n + batch])).numpy() for n in range(0, len(images), batch)]
     return np.concatenate(parts)[..., :-1 if softmax else None]
+
+
+def check_model(model):
+    """Raise a ValueError unless this is a network from `build_model`."""
+    if not {"logits", "masks"} <= {layer.name for layer in getattr(model, "layers", ())}:
+        raise ValueError("model: expected a network from build_model or load_model, with layers \"logits\" and "
+                         f"\"masks\", got {model!r}")
 
 
 def _forward(model):
@@ -56,7 +64,8 @@ def evaluate(model, batches, threshold=0.5, classes=CLASSES):
     model : keras.Model
     batches : finite iterable of (images, masks)
         For example ``stream(ARTICLE, count=500, split="test")``; (N, H, W, C) uint8 and
-        (N, H, W, K) bool.
+        (N, H, W, K) bool. An endless `stream` or tf.data set is noticed; any other endless
+        iterable is not.
     threshold : float
         A pixel is predicted where its probability is greater.
     classes : sequence of str
@@ -85,6 +94,12 @@ def evaluate(model, batches, threshold=0.5, classes=CLASSES):
 def save_model(model, path):
     """Save a model to one .keras file, whole or not at all.
 
+    Parameters
+    ----------
+    model : keras.Model
+    path : path
+        Ends in .keras; a relative one counts from the repository's root.
+
     Raises
     ------
     ValueError
@@ -92,7 +107,7 @@ def save_model(model, path):
     """
     if not str(path).endswith(".keras"):
         raise ValueError(f"path: expected a name that ends in .keras, got {str(path)!r}")
-    with whole_file(path) as partial:
+    with whole_file(ROOT / path) as partial:
         model.save(partial)
 
 
@@ -102,7 +117,8 @@ def load_model(name):
     Parameters
     ----------
     name : str or path
-        For example "masks", the model that the lessons trained.
+        For example "masks", the model that the lessons trained. A relative path counts from the
+        repository's root.
 
     Returns
     -------
@@ -123,7 +139,9 @@ def load_model(name):
                                 f"got {str(name)!r}, and {path} is not there")
     import shapeseg.models  # noqa: F401 (registers the layers)
     try:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        check_model(model)
+        return model
     except Exception as error:
         raise ValueError(f"{path}: expected a .keras file that save_model wrote; it could not be read "
                          f"({type(error).__name__}: {error})") from error

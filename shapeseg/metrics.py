@@ -1,5 +1,7 @@
 """How good are predicted masks? Every number from counts over the whole set."""
 
+from numbers import Real
+
 import numpy as np
 import pandas as pd
 
@@ -14,7 +16,12 @@ class Counts:
     Parameters
     ----------
     threshold : float
-        A pixel is predicted where its probability is greater.
+        In [0, 1]; a pixel is predicted where its probability is greater.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is not such a number.
 
     Examples
     --------
@@ -25,6 +32,8 @@ class Counts:
     """
 
     def __init__(self, threshold=0.5):
+        if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+            raise ValueError(f"threshold: expected a number in [0, 1], got {threshold!r}")
         self.threshold = threshold
         self.sums = 0
 
@@ -40,7 +49,8 @@ class Counts:
         Raises
         ------
         ValueError
-            If shapes differ, types are not as above, or a probability is outside [0, 1] or nan.
+            If shapes differ, here or from the batch before, types are not as above, or a probability is
+            outside [0, 1] or nan.
         """
         p, truth = np.asarray(probabilities), np.asarray(truth)
         if p.shape != truth.shape or truth.ndim != 4 or truth.dtype != bool or p.dtype.kind != "f":
@@ -49,6 +59,8 @@ class Counts:
         if p.size and not (p.min() >= 0 and p.max() <= 1):
             raise ValueError(f"probabilities: expected all in [0, 1], got {p.min()} to {p.max()}; "
                              "logits go through a sigmoid first")
+        if np.ndim(self.sums) and self.sums.shape[1] != truth.shape[-1]:
+            raise ValueError(f"truth: expected {self.sums.shape[1]} classes as before, got {truth.shape[-1]}")
         predicted, axes = p > self.threshold, (0, 1, 2)
         # Cross-entropy looks at the probability that was given to what is true.
         given = np.clip(np.where(truth, p, 1 - p), EPSILON, 1 - EPSILON)
@@ -71,12 +83,12 @@ class Counts:
         Raises
         ------
         ValueError
-            If nothing was added, or the number of classes differs.
+            If nothing was added, the number of classes differs, or one is called "mean".
         """
         if np.ndim(self.sums) == 0:
             raise ValueError("batches: expected at least one batch of (images, masks), got none")
-        if len(classes) != self.sums.shape[1]:
-            raise ValueError(f"classes: expected {self.sums.shape[1]} names, got {classes!r}")
+        if isinstance(classes, str) or len(classes) != self.sums.shape[1] or "mean" in classes:
+            raise ValueError(f"classes: expected {self.sums.shape[1]} names other than \"mean\", got {classes!r}")
         hit, false, missed, pixels, cross_entropy, squared_error = self.sums
         with np.errstate(invalid="ignore"):
             table = pd.DataFrame({

@@ -3,6 +3,7 @@
 from types import MappingProxyType
 
 from shapeseg.backend import keras, tf
+from shapeseg.scenes import whole
 
 layers = keras.layers
 
@@ -65,7 +66,9 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3
     decoder: Ronneberger et al. 2015. Folding (space to depth): Shi et al. 2016.
     """
     _check(classes, channels, blocks, widths, kernels, skip, patch, output, dropout, seed)
-    keras.utils.set_random_seed(seed)  # what follows draws its own seeds from here
+    classes, channels, patch = int(classes), int(channels), int(patch)  # NumPy's numbers are welcome, too
+    widths, kernels = [*map(int, widths)], [*map(int, kernels)]
+    keras.utils.set_random_seed(int(seed))  # what follows draws its own seeds from here
     image = keras.Input((None, None, channels), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(image)
     x = PadToMultiple(patch * 2**blocks, name="pad")(x)
@@ -184,9 +187,6 @@ class CropLike(layers.Layer):
 
 
 def _check(classes, channels, blocks, widths, kernels, skip, patch, output, dropout, seed):
-    def whole(value, least):
-        return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
     def several(values, least):
         return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, least) for v in values)
 
@@ -203,6 +203,6 @@ def _check(classes, channels, blocks, widths, kernels, skip, patch, output, drop
             ("patch", patch, whole(patch, 1), "a whole number from 1"),
             ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
             ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
-            ("seed", seed, whole(seed, 0), "a whole number from 0")):
+            ("seed", seed, whole(seed) and seed < 2**32, f"a whole number from 0 to {2**32 - 1}")):
         if not good:
             raise ValueError(f"{name}: expected {expected}, got {value!r}")

@@ -82,20 +82,20 @@ class SceneConfig:
         for name in ("classes", "kinds", "figures", "radius", "opacity"):  # lists, as from JSON
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check("size", _whole(self.size) and self.size >= 16, "a whole number of at least 16")
-        self._check("channels", _whole(self.channels) and self.channels in (1, 3), "1 or 3")
+        self._check("size", whole(self.size, 16), "a whole number of at least 16")
+        self._check("channels", whole(self.channels) and self.channels in (1, 3), "1 or 3")
         self._check("classes", _names(self.classes, CLASSES), f"some of {', '.join(CLASSES)}")
         self._check("kinds", _names(self.kinds, LABELS), f"some of {', '.join(LABELS)}")
         self._check("kinds", {LABELS[kind] for kind in self.kinds} == set(self.classes),
                     f"kinds of each of the classes {self.classes} and of no other")
-        self._check("figures", _range(self.figures, 1, 1000, _whole), "(fewest, most), from 1 to 1000")
+        self._check("figures", _range(self.figures, 1, 1000, whole), "(fewest, most), from 1 to 1000")
         self._check("radius", _range(self.radius, 4 / self.size, 0.45),
                     f"(smallest, largest), from {4 / self.size:.3g} (4 pixels) to 0.45")
         self._check("opacity", _range(self.opacity, 0.05, 1), "(least, greatest), from 0.05 to 1")
         for name, greatest in (("visible", 1), ("noise", 40), ("gradient", 100), ("texture", 100)):
             self._check(name, _real(getattr(self, name)) and 0 <= getattr(self, name) <= greatest,
                         f"a number from 0 to {greatest}")
-        self._check("blur", _whole(self.blur) and 0 <= self.blur <= 10, "a whole number from 0 to 10")
+        self._check("blur", whole(self.blur) and self.blur <= 10, "a whole number from 0 to 10")
         lowest, highest = self.levels
         if highest - lowest < 3 * self.contrast:
             raise ValueError(
@@ -120,8 +120,9 @@ class SceneConfig:
         return margin, 255 - margin
 
 
-def _whole(value):
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def whole(value, least=0):
+    """Is it a whole number from `least`? (Python's or NumPy's, no truth value.)"""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
 
 
 def _real(value):
@@ -193,7 +194,7 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
         If an argument is not as above, or the figures do not fit into the scene.
     """
     check_key(config, seed, split)
-    if not (_whole(index) and index >= 0):
+    if not whole(index):
         raise ValueError(f"index: expected a whole number from 0, got {index!r}")
     image = np.empty((config.size, config.size, config.channels), np.uint8)
     masks = np.zeros((config.size, config.size, len(config.classes)), bool)
@@ -216,7 +217,7 @@ def check_key(config, seed, split):
     """Raise a ValueError unless these can be a part of a scene's random key."""
     if not isinstance(config, SceneConfig):
         raise ValueError(f"config: expected a SceneConfig, for example shapeseg.ARTICLE, got {config!r}")
-    if not (_whole(seed) and seed >= 0):
+    if not whole(seed):
         raise ValueError(f"seed: expected a whole number from 0, got {seed!r}")
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")

@@ -6,6 +6,7 @@ import platform
 import time
 import zlib
 from dataclasses import asdict
+from numbers import Real
 from types import MappingProxyType
 
 import filelock
@@ -16,8 +17,8 @@ from tqdm import tqdm
 from shapeseg.backend import keras, tf
 from shapeseg.datasets import check_pair, stream
 from shapeseg.files import run_directory, whole_file
-from shapeseg.inference import save_model
-from shapeseg.scenes import SceneConfig
+from shapeseg.inference import check_model, save_model
+from shapeseg.scenes import SceneConfig, whole
 
 # The article's way: Adam at a constant rate over a fixed set of scenes.
 ARTICLE_TRAINING = MappingProxyType(dict(
@@ -37,7 +38,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=4, op
 
     A run that was stopped goes on from its last checkpoint when it is called again with the same
     arguments, and ends with the weights of a run that never stopped. A finished run is not
-    repeated: its weights are loaded into the model and its history is returned.
+    repeated: its weights are loaded into the model and its history is returned. The weights that
+    a run begins with are kept in `run_dir`, so what the model holds at a later call does not count.
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=4, op
     seed : int
         Of the scenes, or of the order of the arrays.
     callbacks : sequence of keras.callbacks.Callback
-        An epoch is `every` steps.
+        An epoch is `every` steps; only the hooks of epochs and of the training's begin and end are
+        called. A run that a callback stopped goes on at the next call.
     batch_size : int
         Scenes a step.
     optimizer : "adam", "adamw" or "muon"
@@ -90,7 +93,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=4, op
     arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer,
                      learning_rate=learning_rate, warmup=warmup, schedule=schedule,
                      weight_decay=weight_decay, repeat=repeat, every=every)
-    _check(model, data, validation, arguments)
+    data, validation = _check(model, data, validation, callbacks, arguments)
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0):
@@ -109,6 +112,7 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
         state = "already finished" if run.step == steps else "goes on"
         print(f"{run_dir.name}: {state} at step {run.step} of {steps}")
     if run.step == steps:
+        save_model(model, run_dir / "model.keras")  # it may have been stopped just before that
         return run.history
     batches = stream(data, arguments["seed"], batch_size, start=run.step * batch_size,
                      count=(steps - run.step) * batch_size, repeat=arguments["repeat"])
@@ -182,7 +186,8 @@ class MeanIoU(keras.metrics.Metric):
         self.any.assign_add(tf.math.count_nonzero(predicted | masks, (0, 1, 2), dtype=tf.float32))
 
     def result(self):
-        return tf.reduce_mean(self.both / tf.maximum(self.any, 1))
+        seen = tf.math.count_nonzero(self.any, dtype=tf.float32)  # a class that occurs nowhere has no IoU
+        return tf.reduce_sum(self.both / tf.maximum(self.any, 1)) / tf.maximum(seen, 1)
 
 
 @keras.saving.register_keras_serializable("shapeseg")
@@ -215,6 +220,7 @@ def make_optimizer(optimizer, learning_rate, warmup, schedule, weight_decay, ste
     elif warmup:
         learning_rate = keras.optimizers.schedules.PolynomialDecay(
             0.0, warmup, learning_rate, power=1.0)
+    weight_decay = weight_decay or 0.0
     if optimizer == "adam":
         return keras.optimizers.Adam(learning_rate)
     if optimizer == "adamw":
@@ -230,6 +236,8 @@ class _Run:
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         if (run_dir / "checkpoint.npz").exists():
             self._restore()
+        else:  # the weights that the run begins with
+            self._checkpoint()
 
     @property
     def history(self):
@@ -243,17 +251,28 @@ class _Run:
         # History first: rows that are newer than the checkpoint are dropped when the run goes on.
         with whole_file(self.run_dir / "history.csv") as partial:
             self.history.to_csv(partial, index=False)
+        self._checkpoint(seconds)
+
+    def _checkpoint(self, seconds=0.0):
         with whole_file(self.run_dir / "checkpoint.npz") as partial:
             np.savez(partial, step=self.step, seconds=seconds,
                      **{str(n): v.numpy() for n, v in enumerate(self._variables())})
 
     def _restore(self):
-        with np.load(self.run_dir / "checkpoint.npz", allow_pickle=False) as saved:
-            for n, variable in enumerate(self._variables()):
-                variable.assign(saved[str(n)])
-            self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
-        rows = pd.read_csv(self.run_dir / "history.csv")
-        self.rows = rows[rows.step <= self.step].to_dict("records")
+        try:
+            with np.load(self.run_dir / "checkpoint.npz", allow_pickle=False) as saved:
+                values = [saved[str(n)] for n in range(len(self._variables()))]
+                self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
+            if self.step:
+                rows = pd.read_csv(self.run_dir / "history.csv")
+                self.rows = rows[rows.step <= self.step].to_dict("records")
+                if self.rows[-1]["step"] != self.step:
+                    raise ValueError(f"history.csv ends at step {self.rows[-1]['step']} of {self.step}")
+        except Exception as error:
+            raise ValueError(f"run_dir: the checkpoint in {self.run_dir} is damaged ({error!r}); delete this "
+                             "directory and train again") from error
+        for variable, value in zip(self._variables(), values):
+            variable.assign(value)
 
     def _variables(self):
         """Weights, running statistics, states of the random generators, and the optimizer's."""
@@ -268,13 +287,18 @@ def _describe(run_dir, model, data, validation, arguments):
         "versions": {"python": platform.python_version(), "machine": platform.machine(),
                      **{name: importlib.metadata.version(name)
                         for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
-    }))
+    }, default=lambda number: number.item()))  # NumPy's numbers
     path = run_dir / "run.json"
-    if not path.exists():
+    if not (run_dir / "checkpoint.npz").exists():
         with whole_file(path) as partial:
             partial.write_text(json.dumps(run, indent=1) + "\n")
         return
-    before = json.loads(path.read_text())
+    try:
+        before = json.loads(path.read_text())
+        before["arguments"].get, before["data"], before["validation"], before["model"]
+    except Exception as error:
+        raise ValueError(f"{path}: expected the description of the run whose checkpoint is there, but it cannot be "
+                         f"read ({error!r}); delete {run_dir} and train again") from error
     differ = [f"{name} (was {before['arguments'].get(name)!r}, now {value!r})"
               for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
     differ += [name for name in ("data", "validation", "model") if before[name] != run[name]]
@@ -292,17 +316,19 @@ def _fingerprint(data):
             for array in data]
 
 
-def _check(model, data, validation, arguments):
-    def whole(value, least):
-        return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= least
-
+def _check(model, data, validation, callbacks, arguments):
+    """Return data and validation, as arrays where they are no SceneConfig; raise a ValueError if anything is wrong."""
     def number(value):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+        return isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
 
-    least = dict(steps=1, seed=0, batch_size=1, warmup=0, every=1)
+    check_model(model)
+    if not isinstance(callbacks, (list, tuple)) or not all(isinstance(c, keras.callbacks.Callback) for c in callbacks):
+        raise ValueError(f"callbacks: expected a list of keras.callbacks.Callback, got {callbacks!r}")
+    least = dict(steps=1, batch_size=1, warmup=0, every=1)
     rate, decay, repeat = (arguments[name] for name in ("learning_rate", "weight_decay", "repeat"))
     for name, good, expected in (
             *((name, whole(arguments[name], n), f"a whole number from {n}") for name, n in least.items()),
+            ("seed", whole(arguments["seed"]) and arguments["seed"] < 2**32, f"a whole number from 0 to {2**32 - 1}"),
             ("optimizer", arguments["optimizer"] in ("adam", "adamw", "muon"), '"adam", "adamw" or "muon"'),
             ("learning_rate", number(rate) and rate > 0, "a number above 0"),
             ("schedule", arguments["schedule"] in ("constant", "cosine"), '"constant" or "cosine"'),
@@ -312,14 +338,16 @@ def _check(model, data, validation, arguments):
             raise ValueError(f"{name}: expected {expected}, got {arguments[name]!r}")
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
     wanted = (model.input_shape[-1], model.output_shape[-1] - softmax)
+    if not isinstance(data, SceneConfig):
+        data = check_pair(data, "data")
+    if validation is not None:
+        validation = check_pair(validation, "validation", "two arrays (images, masks)")
     for name, value in (("data", data), ("validation", validation)):
-        if value is None and name == "validation":
-            continue
-        if isinstance(value, SceneConfig) and name == "data":
+        if isinstance(value, SceneConfig):
             given = (value.channels, len(value.classes))
         else:
-            options = "a SceneConfig or two arrays (images, masks)" if name == "data" else "two arrays (images, masks)"
-            given = tuple(array.shape[-1] for array in check_pair(value, name, options))
+            given = wanted if value is None else tuple(array.shape[-1] for array in value)
         if given != wanted:
             raise ValueError(f"{name}: expected {wanted[0]} image channels and {wanted[1]} classes, as the "
                              f"model has, got {given[0]} and {given[1]}; build_model(classes=…, channels=…)")
+    return data, validation

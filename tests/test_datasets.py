@@ -86,6 +86,9 @@ def test_the_order_of_repeated_scenes_depends_on_the_seed_and_the_round(small):
 @pytest.mark.parametrize("spoil, error, words", [
     (lambda d: (d / "masks/quad/00001.png").unlink(), FileNotFoundError, "00001.png: there is no such file"),
     (lambda d: (d / "masks/quad/00001.png").write_bytes(b""), ValueError, "not a readable PNG"),
+    (lambda d: (d / "images/00002.jpg").write_bytes(b""), ValueError, "NAME.png files alone, found 00002.jpg"),
+    (lambda d: imsave(d / "masks/quad/00001.png", np.ones((64, 64), np.uint8), check_contrast=False), ValueError,
+     "masks/quad/00001.png: expected 0 and 255, got 1 to 1"),
     (lambda d: (d / "images/00000.png").write_bytes(b"not a picture"), ValueError, "not a readable PNG"),
     (lambda d: imsave(d / "images/00001.png", np.zeros((32, 32), np.uint8), check_contrast=False), ValueError,
      "00001.png: expected \\(64, 64, 1\\)"),
@@ -105,7 +108,8 @@ def test_wrong_arguments(tmp_path, small):
     for call, words in [
         (lambda: ss.draw_scenes(small, 0, 5), "indices: expected several whole numbers"),
         (lambda: ss.stream(small, batch_size=0), "batch_size: expected a whole number from 1, got 0"),
-        (lambda: ss.stream(small, start=-1), "start: "), (lambda: ss.stream(small, count=2.5), "count: "),
+        (lambda: ss.stream(small, start=-1), "start: "), (lambda: ss.stream(small, count=True), "count: "),
+        (lambda: ss.stream((images, masks), seed=-1), "seed: "), (lambda: ss.stream(small, count=2.5), "count: "),
         (lambda: ss.stream(small, repeat=0), "repeat: "), (lambda: ss.stream("article"), "data: "),
         (lambda: ss.stream((images.astype(float), masks)), "images: expected .* uint8"),
         (lambda: ss.stream((images[..., 0], masks)), "images: expected"),

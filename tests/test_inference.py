@@ -85,5 +85,11 @@ def test_a_model_that_would_run_code_is_refused(tmp_path):
     image = keras.Input((None, None, 1), dtype="uint8")
     hostile = keras.Model(image, keras.layers.Lambda(lambda x: x)(image))
     hostile.save(tmp_path / "hostile.keras")
+    foreign = keras.Model(image, keras.layers.Rescaling(1.0)(image))
+    foreign.save(tmp_path / "foreign.keras")
+    with pytest.raises(ValueError, match="expected a network from build_model or load_model"):
+        ss.load_model(tmp_path / "foreign.keras")
+    with pytest.raises(ValueError, match="expected a network from build_model or load_model, .* got None"):
+        ss.predict(None, np.zeros((1, 8, 8, 1), np.uint8))
     with pytest.raises(ValueError, match="could not be read"):
         ss.load_model(tmp_path / "hostile.keras")

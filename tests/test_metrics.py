@@ -65,7 +65,21 @@ def test_a_class_that_does_not_occur_is_nan_and_left_out_of_the_mean():
     assert np.isnan(ss.iou(truth, truth)[1])
 
 
+def test_a_probability_at_the_threshold_is_no_prediction():
+    half = np.full((1, 2, 2, 1), 0.5, "float32")
+    assert ss.Counts(0.5).add(half, half > 0).table(["a"]).loc["a", "recall"] == 0
+
+
 def test_wrong_arguments():
+    with pytest.raises(ValueError, match="threshold: expected a number in \\[0, 1\\], got nan"):
+        ss.Counts(float("nan"))
+    with pytest.raises(ValueError, match="threshold: "):
+        ss.Counts("0.5")
+    counts = ss.Counts().add(*random_case())
+    with pytest.raises(ValueError, match="truth: expected 2 classes as before, got 3"):
+        counts.add(*random_case(classes=3))
+    with pytest.raises(ValueError, match="classes: expected 2 names other than \"mean\""):
+        counts.table(["a", "mean"])
     p, truth = random_case()
     bad = p.copy()
     bad[0, 0, 0, 0] = np.nan
@@ -76,7 +90,7 @@ def test_wrong_arguments():
         (lambda: ss.Counts().add(bad, truth), "probabilities: expected all in \\[0, 1\\], got nan"),
         (lambda: ss.Counts().add(p * 9, truth), "logits go through a sigmoid first"),
         (lambda: ss.Counts().table(["a"]), "expected at least one batch"),
-        (lambda: ss.Counts().add(p, truth).table([]), "classes: expected 2 names, got \\[\\]"),
+            (lambda: ss.Counts().add(p, truth).table([]), 'classes: expected 2 names other than "mean", got \\[\\]'),
         (lambda: ss.iou(p, truth), "threshold probabilities first, for example p > 0.5"),
     ]:
         with pytest.raises(ValueError, match=words):

@@ -45,6 +45,52 @@ def test_a_stopped_run_goes_on_to_the_same_weights(small, tmp_path):
     assert history.step.tolist() == [2, 4, 6, 7]
 
 
+@pytest.mark.parametrize("epoch", [0, 1])  # in the first steps; after the last checkpoint
+def test_the_same_cell_again_after_an_interrupt(small, tmp_path, epoch):
+    ss.train(ss.build_model(**NETWORK), small, 4, tmp_path / "whole", **QUICK)
+
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, number, logs=None):
+            if epoch == 0:
+                model.layers[-5].set_weights([weight + 1 for weight in model.layers[-5].get_weights()])
+                raise KeyboardInterrupt
+
+    model = ss.build_model(**NETWORK)
+    with pytest.raises(KeyboardInterrupt):
+        ss.train(model, small, 4, tmp_path / "stopped", callbacks=[Interrupt(), StopAfter(1)], **QUICK)
+    assert not (tmp_path / "stopped/model.keras").exists()
+    ss.train(model, small, 4, tmp_path / "stopped", **QUICK)
+    assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("name", ["run.json", "checkpoint.npz", "history.csv"])
+@pytest.mark.parametrize("spoil", [lambda whole: b"", lambda whole: whole[:len(whole) // 2], lambda whole: b"[]", None])
+def test_a_damaged_run_is_named(small, tmp_path, name, spoil):
+    before = ss.build_model(**NETWORK)
+    ss.train(before, small, 4, tmp_path, **QUICK)
+    path = tmp_path / name
+    if spoil:
+        path.write_bytes(spoil(path.read_bytes()))
+    else:
+        path.unlink()
+    model = ss.build_model(**NETWORK, seed=1)
+    weights = model.get_weights()
+    if name == "checkpoint.npz" and not spoil:  # as if the run had not begun
+        assert len(ss.train(model, small, 4, tmp_path, **QUICK)) == 2
+    else:
+        with pytest.raises(ValueError, match="delete .* and train again"):
+            ss.train(model, small, 4, tmp_path, **QUICK)
+        assert equal(model.get_weights(), weights)
+
+
+def test_numbers_of_numpy_and_lists_of_arrays_are_welcome(small, tmp_path):
+    model = ss.build_model(classes=np.int64(5), widths=(np.int32(8),), blocks=1)
+    data = [list(arrays) for arrays in ss.draw_scenes(small, np.int64(0), np.arange(2))]
+    ss.train(model, data, np.int64(2), tmp_path, seed=np.uint32(1), batch_size=np.int8(2), weight_decay=np.float32(0.1),
+             validation=data)
+    assert len(ss.train(model, data, 2, tmp_path, seed=1, batch_size=2, weight_decay=np.float32(0.1), validation=data)) == 1
+
+
 def test_a_finished_run_is_returned(small, tmp_path, capsys):
     history = ss.train(ss.build_model(**NETWORK), small, 4, tmp_path, **QUICK)
     model = ss.build_model(**NETWORK, seed=9)
@@ -150,8 +196,11 @@ def test_the_iou_of_training_is_the_iou_of_the_metrics_since_it_was_reset(softma
         metric.reset_state()
         masks, logits = rng.rand(2, 8, 8, 3) < 0.3, rng.randn(2, 8, 8, 3 + softmax).astype("float32")
         metric.update_state(masks, logits)
+    masks[..., 0], logits[..., 0] = False, -9  # a class that occurs nowhere does not count
+    metric.reset_state()
+    metric.update_state(masks, logits)
     p = tf.nn.softmax(logits)[..., :-1] if softmax else tf.sigmoid(logits)
-    assert metric.result().numpy() == pytest.approx(ss.iou(p.numpy() > 0.5, masks).mean(), rel=1e-5)
+    assert metric.result().numpy() == pytest.approx(np.nanmean(ss.iou(p.numpy() > 0.5, masks)), rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
@@ -229,7 +278,8 @@ def test_wrong_arguments(small, tmp_path):
         (small, dict(learning_rate=float("nan")), "learning_rate: "), (small, dict(learning_rate="0.1"), "learning_rate: "),
         (small, dict(optimizer="sgd"), "optimizer: "), (small, dict(schedule="step"), "schedule: "),
         (small, dict(warmup=-1), "warmup: "), (small, dict(weight_decay=-1), "weight_decay: "),
-        (small, dict(repeat=0), "repeat: "), (small, dict(every=0), "every: "), (small, dict(seed=-1), "seed: "),
+        (small, dict(repeat=0), "repeat: "), (small, dict(callbacks=None), "callbacks: "), (small, dict(seed=2**32), "seed: "),
+        (small, dict(every=0), "every: "), (small, dict(seed=-1), "seed: "),
         (small, dict(validation=images), "validation: expected two arrays"),
         (replace(small, channels=3), {}, "data: expected 1 image channels and 5 classes, .* got 3 and 5"),
         ((images, masks[..., :2]), {}, "data: .* got 1 and 2"), ("folder", {}, "data: expected a SceneConfig or two arrays"),
