@@ -9,18 +9,22 @@ layers = keras.layers
 
 # The article's network, at full resolution.
 ARTICLE_MODEL = MappingProxyType(dict(
-    blocks=3, widths=(16, 32, 64), kernels=(3, 7), skip="none", patch=1, dropout=0.1))
+    blocks=3, widths=(16, 32, 64), depths=(1, 1, 1), kernels=(3, 7), decoder_kernels=(3, 7), skip="none",
+    patch=1, contrast=None, activation="relu", dropout=0.1))
 
-# The network that the lessons train: folded into 4×4 patches, a sixteenth of the pixels to go
-# through, and with the encoder's features joined to the decoder.
+# The network that the lessons train. It sees local contrast in place of grey levels, is folded into
+# 4×4 patches (a sixteenth of the pixels to go through), works longer where pixels are few, and joins
+# the encoder's features to the decoder.
 FAST_MODEL = MappingProxyType(dict(
-    blocks=3, widths=(32, 64, 128), kernels=(3, 7), skip="concat", patch=4, dropout=0.0))
+    blocks=3, widths=(32, 64, 128), depths=(1, 2, 2), kernels=(3, 7), decoder_kernels=(3,), skip="concat",
+    patch=4, contrast=17, activation="silu", dropout=0.0))
 
 PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
 
 
-def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3, 7), skip="none",
-                patch=1, output="sigmoid", dropout=0.1, seed=0):
+def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=None, kernels=(3, 7),
+                decoder_kernels=None, skip="none", patch=1, contrast=None, activation="relu", output="sigmoid",
+                dropout=0.1, seed=0):
     """The article's encoder/decoder network, and its relatives.
 
     Parameters
@@ -33,14 +37,23 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3
         Encoder blocks, and as many decoder blocks; each halves the resolution.
     widths : sequence of int
         Feature channels of each encoder block; the decoder mirrors them.
+    depths : sequence of int, optional
+        Steps of each block, one after the other: the first has all kernels, the others the first
+        kernel alone. Without it all have one step, as in the article.
     kernels : sequence of int
         Odd sizes of the parallel convolutions of a block.
+    decoder_kernels : sequence of int, optional
+        Of the decoder; without it the same.
     skip : "none", "add" or "concat"
         How the encoder's features join the decoder's at the same resolution. "none" is the
         article's network. After the last join one more block works at that resolution.
     patch : int
         The image is folded into patch × patch blocks of channels before the encoder and unfolded
         after the head: 1/patch² of the work, patch times the receptive field.
+    contrast : int, optional
+        Odd window in pixels of the local contrast (see `LocalContrast`) that the encoder gets in
+        place of the grey levels.
+    activation : "relu", "gelu" or "silu"
     output : "sigmoid" or "softmax"
         K independent channels, or K classes and a background (the last channel) that compete.
     dropout : float
@@ -63,34 +76,45 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3
     ----------
     Batch normalization: Ioffe and Szegedy 2015. Residual connections: He et al. 2016. Dropout:
     Srivastava et al. 2014. Parallel kernel sizes: Szegedy et al. 2015. Skips between encoder and
-    decoder: Ronneberger et al. 2015. Folding (space to depth): Shi et al. 2016.
+    decoder: Ronneberger et al. 2015. Folding (space to depth): Shi et al. 2016. Local contrast:
+    Jarrett et al. 2009. SiLU: Hendrycks and Gimpel 2016.
     """
-    _check(classes, channels, blocks, widths, kernels, skip, patch, output, dropout, seed)
+    depths = (1,) * len(widths) if depths is None and isinstance(widths, (tuple, list)) else depths
+    decoder_kernels = kernels if decoder_kernels is None else decoder_kernels
+    _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
+           activation, output, dropout, seed)
     classes, channels, patch = int(classes), int(channels), int(patch)  # NumPy's numbers are welcome, too
-    widths, kernels = [*map(int, widths)], [*map(int, kernels)]
+    widths, depths, kernels, decoder_kernels = (
+        [*map(int, values)] for values in (widths, depths, kernels, decoder_kernels))
     keras.utils.set_random_seed(int(seed))  # what follows draws its own seeds from here
     image = keras.Input((None, None, channels), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(image)
+    if contrast:
+        x = LocalContrast(int(contrast), name="contrast")(x)
     x = PadToMultiple(patch * 2**blocks, name="pad")(x)
     x = SpaceToDepth(patch, name="fold")(x)
     features = []
     for n, width in enumerate(widths):
-        x = encoder_block(x, width, kernels, dropout, f"encoder{n + 1}")
+        x = encoder_block(x, width, kernels, activation, dropout, f"encoder{n + 1}")
+        for step in range(2, depths[n] + 1):
+            x = encoder_block(x, width, kernels[:1], activation, dropout, f"encoder{n + 1}_step{step}")
         features.append(x)
         x = layers.MaxPooling2D(name=f"encoder{n + 1}_pool")(x)
     for n, width in reversed(list(enumerate(widths))):
-        x = decoder_block(x, width, kernels, dropout, f"decoder{n + 1}")
+        x = decoder_block(x, width, decoder_kernels, activation, dropout, f"decoder{n + 1}")
+        for step in range(2, depths[n] + 1):
+            x = decoder_block(x, width, decoder_kernels[:1], activation, dropout, f"decoder{n + 1}_step{step}")
         x = layers.UpSampling2D(name=f"decoder{n + 1}_up")(x)
         if skip == "add":
             x = layers.Add(name=f"decoder{n + 1}_skip")([x, features[n]])
         elif skip == "concat":
             x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
     if skip != "none":  # small kernels will do here, where a pixel costs the most
-        x = decoder_block(x, widths[0], kernels[:1], dropout, "join")
+        x = decoder_block(x, widths[0], decoder_kernels[:1], activation, dropout, "join")
     outputs = classes + (output == "softmax")
     # Nearly all pixels belong to no class. Starting there saves the first steps of training.
     prior = tf.math.log(PRIOR / (1 - PRIOR)).numpy() if output == "sigmoid" else 0.0
-    x = layers.Conv2D(outputs * patch**2, 3, padding="same", name="head",
+    x = layers.Conv2D(outputs * patch**2, 1, name="head",
                       bias_initializer=keras.initializers.Constant(float(prior)))(x)
     x = DepthToSpace(patch, name="unfold")(x)
     x = CropLike(name="logits")([x, image])
@@ -98,29 +122,64 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), kernels=(3
     return keras.Model(image, x, name="shapeseg")
 
 
-def encoder_block(x, width, kernels, dropout, name):
+def encoder_block(x, width, kernels, activation, dropout, name):
     """Parallel convolutions, concatenated; the input as a residual; normalize, activate, drop."""
-    return _block(layers.Conv2D, x, width, kernels, dropout, name)
+    return _block(layers.Conv2D, x, width, kernels, activation, dropout, name)
 
 
-def decoder_block(x, width, kernels, dropout, name):
+def decoder_block(x, width, kernels, activation, dropout, name):
     """The same with transposed convolutions. They run before the upsampling: a quarter of the work."""
-    return _block(layers.Conv2DTranspose, x, width, kernels, dropout, name)
+    return _block(layers.Conv2DTranspose, x, width, kernels, activation, dropout, name)
 
 
-def _block(convolution, x, width, kernels, dropout, name):
+def _block(convolution, x, width, kernels, activation, dropout, name):
     residual = x
     if x.shape[-1] != width:  # a 1×1 convolution brings the input to the block's width
-        residual = layers.Conv2D(width, 1, name=f"{name}_project")(x)
+        residual = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_project")(x)
+    if x.shape[-1] > width:  # the larger kernels, which cost more, work on the narrower of the two
+        x = residual
     share = width // len(kernels)  # the branches share the width; the first takes what is left over
     shares = [width - share * (len(kernels) - 1)] + [share] * (len(kernels) - 1)
-    branches = [convolution(share, kernel, padding="same", name=f"{name}_conv{kernel}")(x)
-                for share, kernel in zip(shares, kernels)]
+    branches = [convolution(share, kernel, padding="same", use_bias=False, name=f"{name}_conv{kernel}")(x)
+                for share, kernel in zip(shares, kernels)]  # a bias would not survive the normalization
     x = layers.Concatenate(name=f"{name}_concat")(branches) if len(branches) > 1 else branches[0]
     x = layers.Add(name=f"{name}_residual")([x, residual])
     x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
-    x = layers.ReLU(name=f"{name}_relu")(x)
+    x = layers.Activation(activation, name=f"{name}_activation")(x)
     return layers.Dropout(dropout, name=f"{name}_dropout")(x) if dropout else x
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class LocalContrast(layers.Layer):
+    """Each pixel less the mean of the window around it, over the window's standard deviation.
+
+    Edges count, not levels: a faint figure looks like a strong one. `FLOOR` is the variance below
+    which there is nothing but noise to see.
+    """
+
+    FLOOR = 1 / 256  # for levels in [-1, 1]: a standard deviation of 8 grey levels
+
+    def __init__(self, window, **kwargs):
+        super().__init__(**kwargs)
+        self.window = window
+
+    def call(self, x):
+        x = x - self.mean(x)
+        return x * tf.math.rsqrt(self.mean(tf.square(x)) + self.FLOOR)
+
+    def mean(self, x):
+        for _ in range(2):  # down the columns, the whole row at once; then the same with the image turned
+            n, height, width, channels = tf.unstack(tf.shape(x))
+            x = tf.reshape(x, (n, height, 1, width * channels))
+            x = tf.nn.avg_pool2d(x, (self.window, 1), 1, "SAME")  # beyond the border nothing is counted
+            x = tf.transpose(tf.reshape(x, (n, height, width, channels)), (0, 2, 1, 3))
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "window": self.window}
 
 
 @keras.saving.register_keras_serializable("shapeseg")
@@ -186,22 +245,30 @@ class CropLike(layers.Layer):
         return shapes[1][:3] + shapes[0][3:]
 
 
-def _check(classes, channels, blocks, widths, kernels, skip, patch, output, dropout, seed):
+def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
+           activation, output, dropout, seed):
     def several(values, least):
         return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, least) for v in values)
 
-    branches = len(kernels) if isinstance(kernels, (tuple, list)) else 1
+    def odd(values):
+        return several(values, 1) and all(k % 2 for k in values) and len(set(values)) == len(values)
+
+    branches = max(len(k) if isinstance(k, (tuple, list)) else 1 for k in (kernels, decoder_kernels))
     for name, value, good, expected in (
-            ("kernels", kernels, several(kernels, 1) and all(k % 2 for k in kernels)
-             and len(set(kernels)) == len(kernels), "different odd whole numbers, for example (3, 7)"),
+            ("kernels", kernels, odd(kernels), "different odd whole numbers, for example (3, 7)"),
+            ("decoder_kernels", decoder_kernels, odd(decoder_kernels), "None or different odd whole numbers"),
             ("classes", classes, whole(classes, 1), "a whole number from 1"),
             ("channels", channels, whole(channels, 1), "a whole number from 1"),
             ("blocks", blocks, whole(blocks, 1), "a whole number from 1"),
             ("widths", widths, several(widths, branches) and len(widths) == blocks,
              f"{blocks} whole numbers (one a block), each at least the number of kernels"),
+            ("depths", depths, several(depths, 1) and len(depths) == blocks, f"None or {blocks} whole numbers from 1"),
+            ("contrast", contrast, contrast is None or whole(contrast, 3) and contrast % 2,
+             "None or an odd whole number from 3"),
             ("skip", skip, skip in ("none", "add", "concat"), '"none", "add" or "concat"'),
             ("patch", patch, whole(patch, 1), "a whole number from 1"),
             ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
+            ("activation", activation, activation in ("relu", "gelu", "silu"), '"relu", "gelu" or "silu"'),
             ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
             ("seed", seed, whole(seed) and seed < 2**32, f"a whole number from 0 to {2**32 - 1}")):
         if not good:

@@ -14,7 +14,7 @@ def test_the_article_network_block_by_block():
     model = ss.build_model(**ss.ARTICLE_MODEL)
     names = [layer.name for layer in model.layers]
     for block in ("encoder1", "encoder2", "encoder3", "decoder3", "decoder2", "decoder1"):
-        for part in ("conv3", "conv7", "concat", "residual", "norm", "relu", "dropout"):
+        for part in ("conv3", "conv7", "concat", "residual", "norm", "activation", "dropout"):
             assert f"{block}_{part}" in names
     kinds = {layer.name: type(layer).__name__ for layer in model.layers}
     assert kinds["encoder2_conv7"] == "Conv2D" and kinds["decoder2_conv7"] == "Conv2DTranspose"
@@ -42,7 +42,7 @@ def test_what_a_block_computes():
         assert np.allclose(total, np.concatenate(branches, -1) + output(residual), atol=1e-5)
         moving = layers[f"{block}_norm"]  # fresh: mean 0, variance 1, scale 1, offset 0
         normal = total / np.sqrt(1 + moving.epsilon)
-        assert np.allclose(output(f"{block}_relu"), np.maximum(normal, 0), atol=1e-5)
+        assert np.allclose(output(f"{block}_activation"), np.maximum(normal, 0), atol=1e-5)
     assert np.allclose(output("rescale"), images / 127.5 - 1, atol=1e-6)
 
 
@@ -51,13 +51,14 @@ def test_a_skip_joins_the_encoder_to_the_decoder_at_its_resolution(skip):
     model = ss.build_model(**SMALL, skip=skip)
     for block in (1, 2):
         joined = [tensor._keras_history.operation.name for tensor in model.get_layer(f"decoder{block}_skip").input]
-        assert joined == [f"decoder{block}_up", f"encoder{block}_relu"]
+        assert joined == [f"decoder{block}_up", f"encoder{block}_activation"]
 
 
 @pytest.mark.parametrize("keywords", [
     dict(SMALL), dict(SMALL, patch=2), dict(SMALL, patch=4, skip="concat"), dict(SMALL, skip="add"),
     dict(SMALL, kernels=(3,)), dict(SMALL, kernels=(1, 3, 5)), dict(SMALL, channels=3, classes=1),
     dict(SMALL, output="softmax"), dict(blocks=1, widths=(4,)),
+    dict(SMALL, depths=(2, 3), decoder_kernels=(3,), contrast=5, activation="silu", channels=3),
 ])
 @pytest.mark.parametrize("size", [(1, 1), (37, 50), (64, 32)])
 def test_any_size_goes_in_and_comes_out(keywords, size):
@@ -75,6 +76,20 @@ def test_folding_only_rearranges():
     folded = SpaceToDepth(4)(image)
     assert folded.shape == (2, 2, 3, 48)
     assert (DepthToSpace(4)(folded).numpy() == image).all()
+
+
+def test_local_contrast_is_blind_to_light_and_contrast():
+    from shapeseg.models import LocalContrast
+
+    layer = LocalContrast(5)
+    image = np.random.RandomState(0).uniform(-1, 1, (1, 12, 14, 2)).astype("float32")
+    window = image[0, 3:8, 4:9]  # around (5, 6)
+    contrast = layer(image).numpy()
+    local = image - layer.mean(image).numpy()
+    assert np.allclose(local[0, 5, 6], image[0, 5, 6] - window.mean((0, 1)), atol=1e-5)
+    assert np.allclose(contrast[0, 5, 6], local[0, 5, 6] / np.sqrt((local[0, 3:8, 4:9] ** 2).mean((0, 1)) + 1 / 256), atol=1e-4)
+    assert np.allclose(layer(image * 0.5 + 0.4), contrast, atol=0.1)  # but for the floor
+    assert np.allclose(layer(np.full_like(image, 0.3)), 0, atol=1e-4)
 
 
 def test_padding_repeats_the_border_and_is_cropped_again():
@@ -111,7 +126,9 @@ def test_softmax_channels_compete():
     (dict(widths=(16, 32, 1)), "widths: "), (dict(widths=16), "widths: "), (dict(kernels=3), "kernels: "), (dict(kernels=()), "kernels: "), (dict(kernels=(4,)), "kernels: .*odd"),
     (dict(skip="sum"), 'skip: expected "none", "add" or "concat", got \'sum\''), (dict(patch=0), "patch: "),
     (dict(output="linear"), "output: "), (dict(dropout=1.0), "dropout: "), (dict(dropout=float("nan")), "dropout: "),
-    (dict(seed=-1), "seed: "),
+    (dict(seed=-1), "seed: "), (dict(depths=(1, 2)), "depths: expected None or 3 whole"), (dict(depths=(1, 0, 1)), "depths: "),
+    (dict(decoder_kernels=(2,)), "decoder_kernels: "), (dict(contrast=4), "contrast: expected None or an odd"),
+    (dict(activation="tanh"), "activation: "),
 ])
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):

@@ -195,6 +195,7 @@ def test_the_iou_of_training_is_the_iou_of_the_metrics_since_it_was_reset(softma
     for _ in range(2):
         metric.reset_state()
         masks, logits = rng.rand(2, 8, 8, 3) < 0.3, rng.randn(2, 8, 8, 3 + softmax).astype("float32")
+        masks, logits = (x.repeat(4, 1).repeat(4, 2) for x in (masks, logits))  # it looks at every fourth pixel
         metric.update_state(masks, logits)
     masks[..., 0], logits[..., 0] = False, -9  # a class that occurs nowhere does not count
     metric.reset_state()
@@ -248,6 +249,21 @@ def test_shared_targets_of_overlapping_classes():
     assert np.allclose(shared_cross_entropy(masks, logits), -(target * log_p).sum(axis=-1), atol=1e-5)
 
 
+def test_binary_cross_entropy_is_keras_own_with_its_slope():
+    from shapeseg.training import binary_cross_entropy
+
+    rng = np.random.RandomState(0)
+    masks, logits = tf.constant(rng.rand(2, 4, 4, 3) < 0.3), tf.constant(20 * rng.randn(2, 4, 4, 3).astype("float32"))
+    values, slopes = [], []
+    for loss in (binary_cross_entropy, keras.losses.BinaryCrossentropy(from_logits=True)):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            value = 3 * loss(masks, logits)
+        values.append(value.numpy())
+        slopes.append(tape.gradient(value, logits).numpy())
+    assert values[0] == pytest.approx(values[1], rel=1e-5) and np.allclose(*slopes, atol=1e-6)
+
+
 def test_muon_steps_are_orthogonal_matrices():
     """All singular values of a kernel's update are about equal, but not the head's."""
     from shapeseg.training import Muon
@@ -260,6 +276,9 @@ def test_muon_steps_are_orthogonal_matrices():
     values = np.linalg.svd(kernel.numpy().reshape(72, 16), compute_uv=False)
     assert values.max() / values.min() < 2
     assert np.sqrt(np.mean(kernel.numpy() ** 2)) == pytest.approx(0.2, rel=0.2)
+    ours = optimizer.zeropower_via_newtonschulz5(gradient, 5)
+    keras_own = super(Muon, optimizer).zeropower_via_newtonschulz5(tf.reshape(gradient, (72, 16)), 5)
+    assert np.allclose(tf.reshape(ours, (72, 16)), keras_own, atol=1e-4)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(small, tmp_path):
