@@ -79,8 +79,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     Returns
     -------
     pandas.DataFrame
-        One row each `every` steps: step, seconds, learning_rate, loss, iou and, with `validation`,
-        val_loss and val_iou. The loss is the binary cross-entropy (with softmax the categorical one,
+        One row each `every` steps: step, seconds, learning_rate, loss and iou over the steps since the
+        row before and, with `validation`, val_loss and val_iou. The loss is the binary cross-entropy (with softmax the categorical one,
         its target shared by the classes that overlap); the IoU the mean over the classes, counted on
         every fourth pixel of every fourth row.
 
@@ -124,7 +124,8 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
             if run.step % every == 0:
                 trainer.reset_metrics()
                 callbacks.on_epoch_begin(run.step // every)
-            logs = trainer.train_on_batch(images, masks, return_dict=True)
+            # Unlike train_on_batch, this keeps the means of loss and IoU over the steps.
+            logs = {name: float(value) for name, value in trainer.train_function(iter([(images, masks)])).items()}
             run.step += 1
             bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False)
             bar.update()
@@ -151,6 +152,7 @@ def _compile(model, arguments):
     trainer.compile(make_optimizer(**arguments), loss, jit_compile=False,
                     metrics=[MeanIoU(logits.shape[-1] - softmax, softmax, name="iou")])
     trainer.optimizer.build(trainer.trainable_variables)
+    trainer.make_train_function()
     trainer.stop_training = False
     return trainer
 

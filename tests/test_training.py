@@ -83,6 +83,12 @@ def test_a_damaged_run_is_named(small, tmp_path, name, spoil):
         assert equal(model.get_weights(), weights)
 
 
+def test_a_row_of_the_history_is_the_mean_over_its_steps(small, tmp_path):
+    single, three = (ss.train(ss.build_model(**NETWORK), small, 6, tmp_path / str(every), **{**QUICK, "every": every})
+                     for every in (1, 3))
+    assert np.allclose(three.loss, single.loss.to_numpy().reshape(2, 3).mean(axis=1))
+
+
 def test_numbers_of_numpy_and_lists_of_arrays_are_welcome(small, tmp_path):
     model = ss.build_model(classes=np.int64(5), widths=(np.int32(8),), blocks=1)
     data = [list(arrays) for arrays in ss.draw_scenes(small, np.int64(0), np.arange(2))]
