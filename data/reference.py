@@ -1,6 +1,7 @@
 """Make the model that notebook 03 trained the reference model, and write its card and the README's picture.
 
-    .venv/bin/python data/reference.py runs/lessons/03_training/masks
+    .venv/bin/papermill notebooks/03_training.ipynb out.ipynb -p steps 6000 -p run_dir runs/reference
+    .venv/bin/python data/reference.py runs/reference/masks
 """
 
 import json
@@ -35,9 +36,9 @@ def main(run_dir):
     (HERE / "models/masks.json").write_text(json.dumps(card, indent=1) + "\n")
     (HERE / "models/masks.md").write_text(f"""# Model card: masks
 
-`ss.load_model("masks")`: the network `FAST_MODEL` ({model.count_params():,} parameters), trained by notebook 03 at its
-defaults: {run["arguments"]["steps"]} steps of {run["arguments"]["batch_size"]} scenes, all of them new, \
-{history.seconds.iloc[-1] / 60:.1f} minutes on two cores. All arguments and versions are in `masks.json`.
+`ss.load_model("masks")`: the network `FAST_MODEL` ({model.count_params():,} parameters), trained by notebook 03 with
+`-p steps {run["arguments"]["steps"]}` in place of its default: {run["arguments"]["steps"]} steps of \
+{run["arguments"]["batch_size"]} scenes, all of them new, {history.seconds.iloc[-1] / 60:.1f} minutes on two cores. All arguments and versions are in `masks.json`.
 
 On 500 held-out scenes (`ARTICLE`, split "test", seed 0, 512×512):
 

@@ -117,7 +117,7 @@ def load_model(name):
     Parameters
     ----------
     name : str or path
-        For example "masks", the model that the lessons trained. A relative path counts from the
+        For example "masks", trained as in lesson 3, but for longer. A relative path counts from the
         repository's root.
 
     Returns

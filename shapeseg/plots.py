@@ -228,8 +228,9 @@ def show_shares(values, groups, xlabel, ylabel, title):
     place = np.arange(len(table))
     ax.vlines(place, middle - half, middle + half, color="0.6", linewidth=4)
     ax.plot(place, share, "o", color="black")
-    ax.set_xticks(place, [f"{name}\nn = {size}" for name, size in zip(table.index, table["size"])])
-    ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(-0.03, 1.03))
+    ax.set_xticks(place, [f"{name}\n({size})" for name, size in zip(table.index, table["size"])])
+    ax.set(xlabel=f"{xlabel} (in brackets: how many)", ylabel=ylabel)
+    ax.set_ylim(-0.03 * ax.get_ylim()[1], None)
     _finish(fig, title)
 
 
