@@ -80,9 +80,9 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     -------
     pandas.DataFrame
         One row each `every` steps: step, seconds, learning_rate, loss and iou over the steps since the
-        row before and, with `validation`, val_loss and val_iou. The loss is the binary cross-entropy (with softmax the categorical one,
-        its target shared by the classes that overlap); the IoU the mean over the classes, counted on
-        every fourth pixel of every fourth row.
+        row before and, with `validation`, val_loss and val_iou. The loss is the binary cross-entropy
+        (with softmax the categorical one, its target shared by the classes that overlap); the IoU the
+        mean over the classes, counted on every fourth pixel of every fourth row.
 
     Raises
     ------

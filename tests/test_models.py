@@ -87,7 +87,8 @@ def test_local_contrast_is_blind_to_light_and_contrast():
     contrast = layer(image).numpy()
     local = image - layer.mean(image).numpy()
     assert np.allclose(local[0, 5, 6], image[0, 5, 6] - window.mean((0, 1)), atol=1e-5)
-    assert np.allclose(contrast[0, 5, 6], local[0, 5, 6] / np.sqrt((local[0, 3:8, 4:9] ** 2).mean((0, 1)) + 1 / 256), atol=1e-4)
+    spread = np.sqrt((local[0, 3:8, 4:9] ** 2).mean((0, 1)) + layer.FLOOR)
+    assert np.allclose(contrast[0, 5, 6], local[0, 5, 6] / spread, atol=1e-4)
     assert np.allclose(layer(image * 0.5 + 0.4), contrast, atol=0.1)  # but for the floor
     assert np.allclose(layer(np.full_like(image, 0.3)), 0, atol=1e-4)
 
