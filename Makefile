@@ -8,6 +8,7 @@ OPTIONS ?=
 BIN := $(VENV)/bin
 LESSONS := 01_dataset 02_model 03_training 04_evaluation
 PACKAGE := $(wildcard shapeseg/*.py)
+ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)  # in a container one often is
 export JUPYTER_PREFER_ENV_PATH := 1
 
 .PHONY: help setup lessons test test-full lab
@@ -33,7 +34,8 @@ lessons: $(LESSONS:%=$(RUNS)/%.html)
 	@cat $(RUNS)/04_evaluation/results.txt
 
 $(RUNS)/%.html: $(RUNS)/%.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --to html $<
+	$(BIN)/jupyter nbconvert --log-level ERROR --to html $<
+	sed -i.bak -e 's|</head>|<style>pre, pre * { font-family: monospace !important }</style></head>|' -e 's|href="\([0-9][^"]*\).ipynb"|href="\1.html"|g' $@ && rm $@.bak
 
 # A lesson that was interrupted goes on where it stopped; one whose notebook or package changed begins anew.
 $(RUNS)/%.ipynb: notebooks/%.ipynb $(PACKAGE) | $(VENV)/ready
@@ -52,4 +54,4 @@ test-full: $(VENV)/ready
 	$(BIN)/python -m pytest --nbval --nbval-cell-timeout 3600 notebooks
 
 lab: $(VENV)/ready
-	$(BIN)/jupyter lab --ip localhost --notebook-dir notebooks
+	$(BIN)/jupyter lab --ip localhost --notebook-dir notebooks $(ROOT_OK)

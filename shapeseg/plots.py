@@ -4,7 +4,7 @@ import inspect
 
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Code, display
+from IPython.display import Markdown, display
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle, Patch, Rectangle
 
@@ -20,7 +20,7 @@ plt.rcParams.update({"figure.dpi": 80, "savefig.bbox": "tight", "font.size": 10,
 
 def show(function):
     """Show the source of a function or class: the code that is the lesson, written once."""
-    display(Code(inspect.getsource(function), language="python"))
+    display(Markdown(f"```python\n{inspect.getsource(function)}```"))
 
 
 def compose(masks, image=None, classes=CLASSES):
@@ -64,7 +64,7 @@ def show_images(images, titles=None, title="", columns=None, width=2.6):
     """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.3) * rows + 0.4), squeeze=False)
+    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.3 * bool(titles)) * rows + 0.4), squeeze=False)
     for n, ax in enumerate(axes.flat):
         ax.axis("off")
         if n < len(images):
@@ -274,7 +274,7 @@ def show_network(model, shapes, title="Height is the resolution, width the numbe
     ax.axis("off")
     handles = [Patch(color=colour, label=label) for colour, label in (
         (PALETTE["circle"], "encoder block"), (PALETTE["triangle"], "decoder block"),
-        ("0.8", "pooling, upsampling, folding, joining"), ("0.45", "image, head and masks"))]
+        ("0.8", "pooling, upsampling, folding, skips"), ("0.45", "image, contrast, head, masks"))]
     ax.legend(handles=handles, loc="upper right", ncols=4, frameon=False, fontsize=8, bbox_to_anchor=(1, 1.15))
     _finish(fig, title)
 

@@ -119,7 +119,7 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
                      count=(steps - run.step) * batch_size, repeat=arguments["repeat"])
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
     callbacks.on_train_begin()
-    with tqdm(total=steps, initial=run.step, desc="steps") as bar:
+    with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
         for images, masks in batches:
             if run.step % every == 0:
                 trainer.reset_metrics()

@@ -1,5 +1,6 @@
 """What the README's commands promise, and the small files beside the notebooks."""
 
+import json
 import re
 import subprocess
 import sys
@@ -74,8 +75,18 @@ def test_the_readme_shows_the_commands():
     for words in ("make lessons", "make test", "python -m venv", "pip install", "conda env create -f environment.yml",
                   "papermill notebooks/03_training.ipynb out.ipynb -p", "notebooks/quick.yaml", "Teach"):
         assert words in readme
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", readme):
-        assert (ROOT / picture).exists()
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("data/**/*.md"), *ROOT.glob("notebooks/**/[0-9]*.ipynb")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_are_there(page):
+    text = page.read_text()
+    if page.suffix == ".ipynb":
+        text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
+    for target in re.findall(r"\]\((?!https?:)([^)#\s]+)\)", text):
+        assert (page.parent / target).exists(), target
 
 
 def test_sample_pairs_are_what_the_card_says():
@@ -85,8 +96,6 @@ def test_sample_pairs_are_what_the_card_says():
 
 
 def test_the_reference_model_scores_what_its_card_says():
-    import json
-
     card = json.loads((ROOT / "data/models/masks.json").read_text())
     assert (ROOT / "data/models/masks.keras").stat().st_size <= 8 * 2**20
     readme = (ROOT / "README.md").read_text()
@@ -98,8 +107,6 @@ def test_the_reference_model_scores_what_its_card_says():
 
 
 def test_results_are_flat_numbers(tmp_path):
-    import json
-
     path = ss.write_results(tmp_path, iou=np.float32(0.5), nothing=float("nan"), name="masks")
     assert json.loads(path.read_text()) == {"iou": 0.5, "nothing": None, "name": "masks"}
     for wrong in ([1, 2], np.zeros(3), {"a": 1}):
