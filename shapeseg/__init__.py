@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
         "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
         "metrics": ["Counts", "iou"],
-        "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model"],
+        "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "receptive_field"],
         "inference": ["evaluate", "load_model", "predict", "save_model"],
         "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
         "files": ["run_directory", "write_results"],

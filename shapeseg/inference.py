@@ -1,5 +1,7 @@
 """Use a model: predict, evaluate, load and save."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from shapeseg.backend import keras, tf
@@ -7,9 +9,11 @@ from shapeseg.datasets import check_images, check_pair
 from shapeseg.figures import CLASSES
 from shapeseg.files import ROOT, whole_file
 from shapeseg.metrics import Counts
+from shapeseg.models import receptive_field
 
 MODELS = ROOT / "data" / "models"
-PIXELS_A_CALL = 2**21  # how much goes through the network at once
+PIXELS_A_CALL = 2**19  # how much goes through the network at once, where images are small
+TILE = 2048  # pixels: larger images go through it tile by tile, about this wide and high
 
 
 def predict(model, images):
@@ -20,7 +24,8 @@ def predict(model, images):
     model : keras.Model
         From `build_model` or `load_model`.
     images : (N, H, W, C) array of uint8
-        Any height and width.
+        Any height and width. Images larger than 2048 pixels are worked on in tiles that overlap as
+        far as the network sees, so the memory does not grow with the image; the answer is the same.
 
     Returns
     -------
@@ -34,11 +39,42 @@ def predict(model, images):
     """
     check_model(model)
     images = check_images(images, model.input_shape[-1])
-    batch = max(1, PIXELS_A_CALL // (images.shape[1] * images.shape[2]))
-    softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
+    classes = model.output_shape[-1] - (model.get_layer("masks").get_config()["activation"] == "softmax")
+    probabilities = np.empty((*images.shape[:3], classes), np.float32)
     run = _forward(model)
-    parts = [run(tf.constant(images[n:n + batch])).numpy() for n in range(0, len(images), batch)]
-    return np.concatenate(parts)[..., :-1 if softmax else None]
+
+    def work(tile):
+        some, rows, columns, seen_rows, seen_columns = tile
+        result = run(tf.constant(images[some, seen_rows, seen_columns])).numpy()
+        top, left = rows.start - seen_rows.start, columns.start - seen_columns.start
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        probabilities[some, rows, columns] = result[:, top:top + height, left:left + width, :classes]
+
+    with ThreadPoolExecutor(2) as pool:  # what one cannot share among the cores, the other fills
+        list(pool.map(work, _tiles(model, *images.shape[:3])))
+    return probabilities
+
+
+def _tiles(model, count, height, width):
+    """Some images at a time or, of a large one, a tile at a time with all around it that it sees."""
+    batch = max(1, PIXELS_A_CALL // (height * width))
+    multiple = model.get_layer("pad").multiple
+    side = -(-TILE // multiple) * multiple  # tiles are folded and pooled as the whole image is
+    margin = _margin(model) if max(height, width) > side else 0
+    for n in range(0, count, batch):
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                inner = slice(top, min(top + side, height)), slice(left, min(left + side, width))
+                yield slice(n, n + batch), *inner, *(slice(max(0, s.start - margin), s.stop + margin) for s in inner)
+
+
+def _margin(model):
+    """How far beyond a tile the network looks, up to the next multiple of its coarsest pixels."""
+    layers = {layer.name: layer for layer in model.layers}
+    multiple = layers["pad"].multiple
+    reach = max(-receptive_field(model, 0)[0], receptive_field(model, multiple - 1)[1] - (multiple - 1))
+    reach += layers["contrast"].window - 1 if "contrast" in layers else 0  # a mean of means: half a window twice
+    return -(-reach // multiple) * multiple
 
 
 def check_model(model):

@@ -53,7 +53,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     contrast : int, optional
         Odd window in pixels of the local contrast (see `LocalContrast`) that the encoder gets in
         place of the grey levels.
-    activation : "relu", "gelu" or "silu"
+    activation : "relu" or "silu"
     output : "sigmoid" or "softmax"
         K independent channels, or K classes and a background (the last channel) that compete.
     dropout : float
@@ -147,6 +147,37 @@ def _block(convolution, x, width, kernels, activation, dropout, name):
     x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     x = layers.Activation(activation, name=f"{name}_activation")(x)
     return layers.Dropout(dropout, name=f"{name}_dropout")(x) if dropout else x
+
+
+def receptive_field(model, row):
+    """The pixels that an output pixel sees, along one axis.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`.
+    row : int
+        A row of the logits.
+
+    Returns
+    -------
+    first, last : int
+        The first and the last row of what goes into the fold that can change it; borders are not
+        counted. (With local contrast, each of those has seen a window of the image itself.)
+    """
+    ranges = {id(model.get_layer("unfold").output): (row, row)}
+    for layer in reversed(model.layers):
+        if id(layer.output) not in ranges or layer.name in ("image", "rescale", "contrast", "pad"):
+            continue
+        first, last = ranges[id(layer.output)]
+        reach = layer.kernel_size[0] // 2 if hasattr(layer, "kernel_size") else 0
+        coarser = 2 if isinstance(layer, layers.MaxPooling2D) else layer.patch if layer.name == "fold" else 1
+        finer = 2 if isinstance(layer, layers.UpSampling2D) else layer.patch if layer.name == "unfold" else 1
+        first, last = (first // finer - reach) * coarser, (last // finer + reach + 1) * coarser - 1
+        for x in keras.tree.flatten(layer.input):
+            known = ranges.get(id(x), (first, last))
+            ranges[id(x)] = min(known[0], first), max(known[1], last)
+    return ranges[id(model.get_layer("fold").input)]
 
 
 @keras.saving.register_keras_serializable("shapeseg")
@@ -278,7 +309,7 @@ def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, 
             ("skip", skip, skip in ("none", "add", "concat"), '"none", "add" or "concat"'),
             ("patch", patch, whole(patch, 1), "a whole number from 1"),
             ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
-            ("activation", activation, activation in ("relu", "gelu", "silu"), '"relu", "gelu" or "silu"'),
+            ("activation", activation, activation in ("relu", "silu"), '"relu" or "silu"'),
             ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
             ("seed", seed, whole(seed) and seed < 2**32, f"a whole number from 0 to {2**32 - 1}")):
         if not good:

@@ -13,9 +13,27 @@ def model():
 def test_prediction_does_not_depend_on_the_batch(model, monkeypatch):
     images = random_images(5, 24, 40, 1)
     whole = ss.predict(model, images)
-    monkeypatch.setattr("shapeseg.inference.PIXELS_A_CALL", 2 * 24 * 40)
+    monkeypatch.setattr("shapeseg.inference.PIXELS_A_CALL", 2 * 24 * 40)  # two images, two and one
     assert np.allclose(ss.predict(model, images), whole, atol=1e-5)
     assert np.allclose(ss.predict(model, images[3:4])[0], whole[3], atol=1e-5)
+
+
+@pytest.mark.parametrize("knobs", [
+    dict(SMALL, patch=2, contrast=9, skip="concat"), dict(SMALL, depths=(2, 1), activation="silu"), ss.FAST_MODEL,
+], ids=["small", "deep", "fast"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_give_the_answer_of_the_whole_image(knobs, channels, monkeypatch):
+    model = ss.build_model(**knobs, channels=channels)
+    rng = np.random.RandomState(0)
+    for name, weight in zip((w.path for w in model.weights), model.weights):  # or faint probabilities hide all
+        if "head" in name:
+            weight.assign(rng.normal(size=weight.shape))
+    images = random_images(2, 437, 630, channels)
+    whole = ss.predict(model, images)
+    monkeypatch.setattr("shapeseg.inference.TILE", 100)
+    assert np.allclose(ss.predict(model, images), whole, atol=1e-4)
+    monkeypatch.setattr("shapeseg.inference._margin", lambda model: 0)
+    assert not np.allclose(ss.predict(model, images), whole, atol=1e-2)
 
 
 def test_a_saved_model_predicts_the_same(model, tmp_path):
