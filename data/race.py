@@ -60,21 +60,21 @@ def choose(network, recipe):
     return min(short, key=lambda run: short[run].loss.iloc[-1])
 
 
-def race(network, recipe, size, learning_rate, budget_s, seed=0):
+def race(network, recipe, size, learning_rate, budget_s, seed=0, file=FILE):
     """The curve of one run: from the file, or from a process of its own, which can set TensorFlow up anew."""
     run = dict(network=network, recipe=recipe, size=size, learning_rate=learning_rate, budget_s=budget_s, seed=seed)
-    if FILE.exists():
-        rows = pd.read_csv(FILE)
+    if file.exists():
+        rows = pd.read_csv(file)
         known = rows[(rows[list(run)] == list(run.values())).all(axis=1)]
         if len(known):
             return known
     print(run, flush=True)
-    subprocess.run([sys.executable, __file__, json.dumps(run)], check=True)
-    return race(*run.values())
+    subprocess.run([sys.executable, __file__, json.dumps(run), str(file)], check=True)
+    return race(*run.values(), file)
 
 
 def train(network, recipe, size, learning_rate, budget_s, seed):
-    """Train until the time is over; append a row a look to the file. Looks do not count as time."""
+    """Train until the time is over; one row a look. Looks do not count as time."""
     run = dict(locals())
     keras, tf, optimizer, loss = set_up(network, recipe, learning_rate)
     knobs = RECIPES.get(recipe, {})
@@ -93,14 +93,15 @@ def train(network, recipe, size, learning_rate, budget_s, seed):
         step += 1
         clock += perf_counter() - last
         if clock >= min(look, budget_s):
-            rows.append(dict(seconds=round(clock, 1), step=step, loss=round(np.mean(losses), 5), **score(forward, size)))
+            scores = score(forward, size)
+            rows.append(dict(seconds=round(clock, 1), step=step, loss=round(np.mean(losses), 5), **scores))
             losses = []
             print(rows[-1], flush=True)
             look = 1.2 * clock
         if clock >= budget_s or rows and rows[-1]["iou"] >= GOAL and network in OTHERS:
             break
         last = perf_counter()
-    pd.DataFrame([run | row for row in rows]).to_csv(FILE, mode="a", header=not FILE.exists(), index=False)
+    return pd.DataFrame([run | row for row in rows])
 
 
 def set_up(network, recipe, learning_rate):
@@ -185,4 +186,8 @@ def book(layers, x):
 
 
 if __name__ == "__main__":
-    train(**json.loads(sys.argv[1])) if len(sys.argv) > 1 else main()
+    if len(sys.argv) == 1:
+        main()
+    else:
+        file = Path(sys.argv[2]) if len(sys.argv) > 2 else FILE
+        train(**json.loads(sys.argv[1])).to_csv(file, mode="a", header=not file.exists(), index=False)

@@ -64,7 +64,8 @@ def show_images(images, titles=None, title="", columns=None, width=2.6):
     """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.3 * bool(titles)) * rows + 0.4), squeeze=False)
+    height = width + 0.3 * bool(titles)
+    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows + 0.4), squeeze=False)
     for n, ax in enumerate(axes.flat):
         ax.axis("off")
         if n < len(images):
@@ -264,7 +265,8 @@ def show_network(model, shapes, title="Height is the resolution, width the numbe
                   PALETTE["triangle"] if box.startswith(("decoder", "join")) else "0.45")
         ax.bar(left, height, width, bottom=-height / 2, align="edge", color=colour, edgecolor="white", linewidth=0.5)
         middles[box] = (left + width / 2, height / 2)
-        ax.text(left + width / 2, -0.55, f"{shapes[name][0]}²·{channels}  {box}", rotation=90, ha="center", va="top", fontsize=8)
+        ax.text(left + width / 2, -0.55, f"{shapes[name][0]}²·{channels}  {box}", rotation=90, ha="center", va="top",
+                fontsize=8)
         left += width + 3 * least
     for box, (x, top) in middles.items():
         if box.endswith("skip"):
