@@ -273,7 +273,9 @@ class _Edge:
 
     def covered(self, box, inside):
         """Which of the pixels lie under a new figure."""
-        if any(a.start >= b.stop or b.start >= a.stop for a, b in zip(self.box, box)):
+        (rows, columns), (new_rows, new_columns) = self.box, box
+        if (rows.start >= new_rows.stop or new_rows.start >= rows.stop
+                or columns.start >= new_columns.stop or new_columns.start >= columns.stop):
             return ()
         row, column = self.pixels[0] - box[0].start, self.pixels[1] - box[1].start
         near = np.flatnonzero((row >= 0) & (row < inside.shape[0]) & (column >= 0) & (column < inside.shape[1]))
@@ -295,9 +297,12 @@ def _choose_looks(config, rng, image, edges, box, inside):
         colour = tuple(rng.randint(config.levels[0], config.levels[1] + 1) for _ in range(config.channels))
         # In steps of 1/256, so that blending is exact on every platform.
         opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
-        hidden = [before + _hidden(config, counted, colour, opacity, both=edge is not new)
-                  for before, (edge, _), counted in zip(unchanged, touched, pairs)]
-        if all(count <= (1 - config.visible) * len(edge.sides) for count, (edge, _) in zip(hidden, touched)):
+        hidden = []
+        for before, (edge, _), counted in zip(unchanged, touched, pairs):
+            hidden.append(before + _hidden(config, counted, colour, opacity, both=edge is not new))
+            if hidden[-1] > (1 - config.visible) * len(edge.sides):
+                break
+        else:
             for (edge, pixels), count in zip(touched, hidden):
                 edge.sides[pixels] = blend(edge.sides[pixels], colour, opacity)
                 edge.hidden = count
