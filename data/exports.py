@@ -3,12 +3,12 @@
     .venv/bin/pip install openvino onnxruntime tf2onnx      # none of them is needed for anything else
     .venv/bin/python data/exports.py
 
-The libraries take turns. Differences are those of the probabilities from what `ss.predict` says.
+The libraries take turns, each after a pause. Differences are those of the probabilities from what `ss.predict` says.
 """
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import pandas as pd
@@ -40,6 +40,7 @@ def main():
         times = {name: [] for name in libraries}
         for _ in range(REPEATS + 2):
             for name, run in libraries.items():
+                sleep(0.1)  # some libraries' threads go on spinning for a while
                 start = perf_counter()
                 run(images[:count])
                 times[name].append(1e3 * (perf_counter() - start))

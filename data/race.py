@@ -10,6 +10,7 @@ file is not repeated. It takes hours; leave the machine alone meanwhile.
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -69,7 +70,8 @@ def race(network, recipe, size, learning_rate, budget_s, seed=0, file=FILE):
         if len(known):
             return known
     print(run, flush=True)
-    subprocess.run([sys.executable, __file__, json.dumps(run), str(file)], check=True)
+    quiet = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    subprocess.run([sys.executable, __file__, json.dumps(run), str(file)], check=True, env=quiet)
     return race(*run.values(), file)
 
 
@@ -94,7 +96,7 @@ def train(network, recipe, size, learning_rate, budget_s, seed):
         clock += perf_counter() - last
         if clock >= min(look, budget_s):
             scores = score(forward, size)
-            rows.append(dict(seconds=round(clock, 1), step=step, loss=round(np.mean(losses), 5), **scores))
+            rows.append(dict(seconds=round(clock, 1), step=step, loss=round(float(np.mean(losses)), 5), **scores))
             losses = []
             print(rows[-1], flush=True)
             look = 1.2 * clock
@@ -140,7 +142,7 @@ def score(forward, size, count=16):
     for images, masks in ss.stream(ss.ARTICLE, 0, 4, count=count, split="validation"):
         counts.add(forward(images[:, reduce // 2::reduce, reduce // 2::reduce]).numpy(), masks)
     mean = counts.table().loc["mean"]
-    return dict(iou=round(mean.iou, 4), bce=round(mean.bce, 5))
+    return dict(iou=round(float(mean.iou), 4), bce=round(float(mean.bce), 5))
 
 
 def build(keras, network, seed=0, prior=False):

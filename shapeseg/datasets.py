@@ -47,7 +47,7 @@ def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
 
 
 def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", repeat=None):
-    """Batches of scenes, drawn by other threads while the caller works on the batch before.
+    """Batches of scenes, drawn by another thread while the caller works on the batch before.
 
     Parameters
     ----------
@@ -100,8 +100,9 @@ class Stream:
     def __iter__(self):
         end = None if self.count is None else self.start + self.count
         starts, batches = self.start, deque()
-        # Threads are enough: NumPy and TensorFlow let others run while they compute.
-        with ThreadPoolExecutor(2) as pool:
+        # A thread is enough: NumPy and TensorFlow let others run while they compute. A second one would
+        # take more time away from a training step than it saves.
+        with ThreadPoolExecutor(1) as pool:
             while True:
                 while len(batches) < 2 and (end is None or starts < end):
                     stop = starts + self.batch_size if end is None else min(starts + self.batch_size, end)

@@ -50,8 +50,9 @@ def predict(model, images):
         height, width = rows.stop - rows.start, columns.stop - columns.start
         probabilities[some, rows, columns] = result[:, top:top + height, left:left + width, :classes]
 
-    with ThreadPoolExecutor(2) as pool:  # what one cannot share among the cores, the other fills
-        list(pool.map(work, _tiles(model, *images.shape[:3])))
+    tiles = list(_tiles(model, *images.shape[:3]))
+    with ThreadPoolExecutor(2) as pool:  # where one of two leaves a core idle, the other works
+        list((pool.map if len(tiles) > 1 else map)(work, tiles))
     return probabilities
 
 
