@@ -8,15 +8,16 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["files", "figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots"],
+    submodules=["files", "figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots", "sweeps"],
     submod_attrs={
         "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
         "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
         "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
-        "metrics": ["Counts", "iou"],
+        "metrics": ["Counts", "boundary", "iou"],
         "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "receptive_field"],
         "inference": ["evaluate", "load_model", "predict", "save_model"],
         "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
+        "sweeps": ["sweep"],
         "files": ["run_directory", "write_results"],
         "plots": ["PALETTE", "compose", "show", "show_bars", "show_class_curves", "show_curves", "show_depths",
                   "show_fill", "show_images", "show_matrix", "show_network", "show_predictions",

@@ -4,8 +4,10 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from shapeseg.figures import CLASSES
+from shapeseg.scenes import whole
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] in the cross-entropy
 
@@ -130,3 +132,42 @@ def iou(predicted, truth):
     axes = (0, 1, 2)
     with np.errstate(invalid="ignore"):
         return (predicted & truth).sum(axes) / (predicted | truth).sum(axes)
+
+
+def boundary(masks, width):
+    """The rim of each mask: its pixels that are at most `width` pixels from its edge.
+
+    Boundary IoU is the IoU of the rims in place of the masks (Cheng et al. 2021): it looks where
+    masks are hard to get right, whatever the size of the figure.
+
+    Parameters
+    ----------
+    masks : (N, H, W, K) array of bool
+    width : int
+        In pixels, rows, columns and diagonals alike, at least 1. The image's border counts as an edge.
+
+    Returns
+    -------
+    (N, H, W, K) array of bool
+
+    Raises
+    ------
+    ValueError
+        If the masks are not such an array, or the width is not such a number.
+
+    Examples
+    --------
+    >>> mask = np.zeros((1, 7, 7, 1), bool)
+    >>> mask[0, 1:6, 1:6] = True
+    >>> int(boundary(mask, 1).sum()), int(boundary(mask, 2).sum())
+    (16, 24)
+    """
+    masks = np.asarray(masks)
+    if masks.ndim != 4 or masks.dtype != bool:
+        raise ValueError(f"masks: expected (N, H, W, K) bool, got {masks.shape} {masks.dtype}; threshold "
+                         "probabilities first, for example p > 0.5")
+    if not whole(width, 1):
+        raise ValueError(f"width: expected a whole number of pixels from 1, got {width!r}")
+    window = (1, 2 * width + 1, 2 * width + 1, 1)
+    inner = ndimage.minimum_filter(masks.view(np.uint8), window, mode="constant", cval=0)
+    return masks & (inner == 0)

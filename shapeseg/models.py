@@ -24,7 +24,7 @@ PRIOR = 0.02  # share of the pixels that belong to a class; where the head start
 
 def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=None, kernels=(3, 7),
                 decoder_kernels=None, skip="none", patch=1, contrast=None, activation="relu", output="sigmoid",
-                dropout=0.1, seed=0):
+                dropout=0.1, normalize=True, residual=True, seed=0):
     """The article's encoder/decoder network, and its relatives.
 
     Parameters
@@ -58,6 +58,8 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         K independent channels, or K classes and a background (the last channel) that compete.
     dropout : float
         In [0, 1).
+    normalize, residual : bool
+        Batch normalization in each block; the block's input added to its convolutions.
     seed : int
         Of the initial weights and of the dropout: the same seed, the same network.
 
@@ -82,7 +84,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     depths = (1,) * len(widths) if depths is None and isinstance(widths, (tuple, list)) else depths
     decoder_kernels = kernels if decoder_kernels is None else decoder_kernels
     _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
-           activation, output, dropout, seed)
+           activation, output, dropout, normalize, residual, seed)
     classes, channels, patch = int(classes), int(channels), int(patch)  # NumPy's numbers are welcome, too
     widths, depths, kernels, decoder_kernels = (
         [*map(int, values)] for values in (widths, depths, kernels, decoder_kernels))
@@ -93,24 +95,25 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         x = LocalContrast(int(contrast), name="contrast")(x)
     x = PadToMultiple(patch * 2**blocks, name="pad")(x)
     x = SpaceToDepth(patch, name="fold")(x)
+    parts = dict(normalize=normalize, residual=residual)
     features = []
     for n, width in enumerate(widths):
-        x = encoder_block(x, width, kernels, activation, dropout, f"encoder{n + 1}")
+        x = encoder_block(x, width, kernels, activation, dropout, f"encoder{n + 1}", **parts)
         for step in range(2, depths[n] + 1):
-            x = encoder_block(x, width, kernels[:1], activation, dropout, f"encoder{n + 1}_step{step}")
+            x = encoder_block(x, width, kernels[:1], activation, dropout, f"encoder{n + 1}_step{step}", **parts)
         features.append(x)
         x = layers.MaxPooling2D(name=f"encoder{n + 1}_pool")(x)
     for n, width in reversed(list(enumerate(widths))):
-        x = decoder_block(x, width, decoder_kernels, activation, dropout, f"decoder{n + 1}")
+        x = decoder_block(x, width, decoder_kernels, activation, dropout, f"decoder{n + 1}", **parts)
         for step in range(2, depths[n] + 1):
-            x = decoder_block(x, width, decoder_kernels[:1], activation, dropout, f"decoder{n + 1}_step{step}")
+            x = decoder_block(x, width, decoder_kernels[:1], activation, dropout, f"decoder{n + 1}_step{step}", **parts)
         x = layers.UpSampling2D(name=f"decoder{n + 1}_up")(x)
         if skip == "add":
             x = layers.Add(name=f"decoder{n + 1}_skip")([x, features[n]])
         elif skip == "concat":
             x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
     if skip != "none":  # small kernels will do here, where a pixel costs the most
-        x = decoder_block(x, widths[0], decoder_kernels[:1], activation, dropout, "join")
+        x = decoder_block(x, widths[0], decoder_kernels[:1], activation, dropout, "join", **parts)
     outputs = classes + (output == "softmax")
     # Nearly all pixels belong to no class. Starting there saves the first steps of training.
     prior = tf.math.log(PRIOR / (1 - PRIOR)).numpy() if output == "sigmoid" else 0.0
@@ -122,29 +125,31 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     return keras.Model(image, x, name="shapeseg")
 
 
-def encoder_block(x, width, kernels, activation, dropout, name):
+def encoder_block(x, width, kernels, activation, dropout, name, normalize=True, residual=True):
     """Parallel convolutions, concatenated; the input as a residual; normalize, activate, drop."""
-    return _block(layers.Conv2D, x, width, kernels, activation, dropout, name)
+    return _block(layers.Conv2D, x, width, kernels, activation, dropout, name, normalize, residual)
 
 
-def decoder_block(x, width, kernels, activation, dropout, name):
+def decoder_block(x, width, kernels, activation, dropout, name, normalize=True, residual=True):
     """The same with transposed convolutions. They run before the upsampling: a quarter of the work."""
-    return _block(layers.Conv2DTranspose, x, width, kernels, activation, dropout, name)
+    return _block(layers.Conv2DTranspose, x, width, kernels, activation, dropout, name, normalize, residual)
 
 
-def _block(convolution, x, width, kernels, activation, dropout, name):
-    residual = x
-    if x.shape[-1] != width:  # a 1×1 convolution brings the input to the block's width
-        residual = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_project")(x)
+def _block(convolution, x, width, kernels, activation, dropout, name, normalize, residual):
+    shortcut = x
+    if x.shape[-1] > width or residual and x.shape[-1] != width:  # a 1×1 convolution brings it to the block's width
+        shortcut = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_project")(x)
     if x.shape[-1] > width:  # the larger kernels, which cost more, work on the narrower of the two
-        x = residual
+        x = shortcut
     share = width // len(kernels)  # the branches share the width; the first takes what is left over
     shares = [width - share * (len(kernels) - 1)] + [share] * (len(kernels) - 1)
-    branches = [convolution(share, kernel, padding="same", use_bias=False, name=f"{name}_conv{kernel}")(x)
+    branches = [convolution(share, kernel, padding="same", use_bias=not normalize, name=f"{name}_conv{kernel}")(x)
                 for share, kernel in zip(shares, kernels)]  # a bias would not survive the normalization
     x = layers.Concatenate(name=f"{name}_concat")(branches) if len(branches) > 1 else branches[0]
-    x = layers.Add(name=f"{name}_residual")([x, residual])
-    x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+    if residual:
+        x = layers.Add(name=f"{name}_residual")([x, shortcut])
+    if normalize:
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
     x = layers.Activation(activation, name=f"{name}_activation")(x)
     return layers.Dropout(dropout, name=f"{name}_dropout")(x) if dropout else x
 
@@ -287,7 +292,7 @@ class CropLike(layers.Layer):
 
 
 def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
-           activation, output, dropout, seed):
+           activation, output, dropout, normalize, residual, seed):
     def several(values, least):
         return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, least) for v in values)
 
@@ -311,6 +316,8 @@ def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, 
             ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
             ("activation", activation, activation in ("relu", "silu"), '"relu" or "silu"'),
             ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
+            ("normalize", normalize, isinstance(normalize, bool), "True or False"),
+            ("residual", residual, isinstance(residual, bool), "True or False"),
             ("seed", seed, whole(seed) and seed < 2**32, f"a whole number from 0 to {2**32 - 1}")):
         if not good:
             raise ValueError(f"{name}: expected {expected}, got {value!r}")

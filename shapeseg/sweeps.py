@@ -1,0 +1,166 @@
+"""A grid of runs of one notebook, here or on a cluster."""
+
+import hashlib
+import itertools
+import json
+import re
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
+from pathlib import Path
+
+import filelock
+import nbformat
+import pandas as pd
+import papermill
+from tqdm import tqdm
+
+from shapeseg.files import ROOT, run_directory, whole_file
+
+
+def sweep(notebook, grid, run_dir, executor=None):
+    """Run a notebook with every combination of a grid's values; what is done is not repeated.
+
+    Each run is one papermill run with a directory of its own in `run_dir`: the executed notebook
+    (executed.ipynb, or failed.ipynb with the error in it), the notebook's results.json, and what
+    else it writes. A run is done when its notebook has come to its end and its results are there.
+    Called again, a sweep does what is missing and tries again what failed. Several sweeps may work
+    in one directory at the same time, also from several machines that share it.
+
+    Parameters
+    ----------
+    notebook : path
+        With a cell tagged "parameters" that has a `run_dir`; it calls `write_results`. A relative
+        path counts from the current directory or, if it is not there, from the repository's root.
+    grid : dict
+        From a parameter's name to the list of its values: all that JSON can say.
+    run_dir : path
+        A relative one counts from the repository's root.
+    executor : concurrent.futures.Executor, optional
+        Where the runs are executed: a ProcessPoolExecutor, or ``client.get_executor()`` of a Dask
+        cluster, whose machines find the repository and `run_dir` under the same paths. Without it
+        they are executed here, one after another.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a run, in the order of the grid: "run" (its directory's name), its parameters, its
+        results, and "error": empty, or why it failed.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such notebook.
+    ValueError
+        If an argument is not as above, or `run_dir` holds runs of other code.
+    """
+    notebook = _find(notebook)
+    runs = _combinations(notebook, grid)
+    if not isinstance(executor, Executor | None):
+        raise ValueError("executor: expected a concurrent.futures.Executor, for example a ProcessPoolExecutor or a Dask "
+                         f"client's get_executor(), got {executor!r}")
+    run_dir = run_directory(run_dir)
+    _claim(run_dir, notebook)
+    missing = [name for name in runs if not _done(run_dir / name)]
+    errors = dict.fromkeys(runs, "")
+    with (ThreadPoolExecutor(1) if executor is None else nullcontext(executor)) as pool, \
+            tqdm(total=len(runs), initial=len(runs) - len(missing), desc="runs") as bar:
+        futures = {pool.submit(_run, notebook, runs[name], run_dir / name): name for name in missing}
+        try:
+            for future in as_completed(futures):
+                try:
+                    error = future.result()
+                except Exception as lost:  # not the notebook's error: the worker is gone
+                    error = f"{type(lost).__name__}: {lost}"
+                errors[futures[future]] = error
+                bar.update(not error)
+                bar.set_postfix(failed=sum(map(bool, errors.values())))
+        finally:
+            for future in futures:
+                future.cancel()
+    return pd.DataFrame([{"run": name, **parameters, **_results(run_dir / name, parameters), "error": errors[name]}
+                         for name, parameters in runs.items()])
+
+
+def _run(notebook, parameters, directory):
+    """Execute one run, unless another sweep has done it meanwhile. Its error, or nothing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(directory / ".sweep.lock"):  # let go of when its process dies
+        if _done(directory):
+            return ""
+        for old in ("results.json", "failed.ipynb"):
+            (directory / old).unlink(missing_ok=True)
+        partial = directory / "partial.ipynb"
+        try:
+            papermill.execute_notebook(notebook, partial, parameters | {"run_dir": str(directory)},
+                                       cwd=directory,
+                                       progress_bar=False, log_output=False)
+            if not (directory / "results.json").exists():
+                raise ValueError(f"results.json: expected {notebook.name} to write it with write_results(run_dir, …)")
+        except Exception as error:
+            if partial.exists():
+                partial.rename(directory / "failed.ipynb")
+            if isinstance(error, papermill.PapermillExecutionError):
+                return f"{error.ename}: {error.evalue}"
+            return f"{type(error).__name__}: {error}"
+        partial.rename(directory / "executed.ipynb")
+        return ""
+
+
+def _done(directory):
+    return (directory / "executed.ipynb").exists() and (directory / "results.json").exists()
+
+
+def _results(directory, parameters):
+    """What the notebook wrote, less the parameters that it wrote once more."""
+    if not _done(directory):
+        return {}
+    results = json.loads((directory / "results.json").read_text())
+    return {name: value for name, value in results.items() if name not in parameters}
+
+
+def _find(notebook):
+    for path in (Path(notebook), ROOT / notebook):
+        if path.is_file():
+            return path.resolve()
+    raise FileNotFoundError(f"notebook: expected the path of a notebook, got {str(notebook)!r}, which is neither here "
+                            f"nor in {ROOT}")
+
+
+def _combinations(notebook, grid):
+    """From a run's name to its parameters."""
+    known = papermill.inspect_notebook(notebook)
+    if "run_dir" not in known:
+        raise ValueError(f"notebook: expected a cell tagged \"parameters\" with a run_dir, and {notebook.name} has none")
+    if not isinstance(grid, dict) or not all(isinstance(values, (list, tuple, range)) and len(values) for values in grid.values()):
+        raise ValueError('grid: expected lists of values by parameter, for example {"skip": ["none", "add"], "seed": '
+                         f"[0, 1, 2]}}, got {grid!r}")
+    for name in grid:
+        if name not in known or name == "run_dir":
+            own = ", ".join(sorted(known.keys() - {"run_dir"}))
+            raise ValueError(f"grid: expected parameters of {notebook.name} ({own}), got {name!r}")
+    runs = {}
+    for values in itertools.product(*grid.values()):
+        parameters = dict(zip(grid, values))
+        try:
+            text = json.dumps(parameters, sort_keys=True)
+        except TypeError as error:
+            raise ValueError(f"grid: expected values that JSON can say (numbers, texts, truth values, None, lists), "
+                             f"got {parameters!r}") from error
+        readable = re.sub(r"[^\w.=,+-]+", "", ",".join(f"{name}={value}" for name, value in parameters.items()))
+        runs[f"{readable[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"] = parameters
+    return runs
+
+
+def _claim(run_dir, notebook):
+    """One directory, one notebook: its code must be what the runs in it were made with."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    claim = {"notebook": notebook.name, "code": hashlib.sha256(code.encode()).hexdigest()}
+    path = run_dir / "sweep.json"
+    with filelock.FileLock(run_dir / ".sweep.lock"):
+        if not path.exists():
+            with whole_file(path) as partial:
+                partial.write_text(json.dumps(claim, indent=1) + "\n")
+        if json.loads(path.read_text()) != claim:
+            raise ValueError(f"run_dir: {run_dir} holds runs of other code than {notebook.name} has now; give another "
+                             "run_dir, or delete this one")
