@@ -59,9 +59,10 @@ def test_one_list_of_dependencies():
     assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
     pinned = {re.split("==", line)[0].lower().replace("_", "-")
               for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    for requirement in PROJECT["dependencies"]:
+    extras = PROJECT["optional-dependencies"]
+    for requirement in PROJECT["dependencies"] + extras["cluster"]:
         assert re.split("[<>=]", requirement)[0].lower().replace("_", "-") in pinned
-    assert PROJECT["optional-dependencies"]["gpu"] == ["tensorflow[and-cuda]"]
+    assert extras["gpu"] == ["tensorflow[and-cuda]"]
 
 
 @pytest.mark.parametrize("target", ["setup", "lessons", "test", "test-full", "lab"])
