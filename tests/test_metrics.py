@@ -95,3 +95,23 @@ def test_wrong_arguments():
     ]:
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_the_rim_of_a_mask():
+    rng = np.random.RandomState(0)
+    masks = np.repeat(np.repeat(rng.rand(2, 8, 8, 3) > 0.5, 5, 1), 5, 2)
+    rims = [ss.boundary(masks, width) for width in (1, 2, 3, 40)]
+    for narrow, wide in zip(rims, rims[1:]):
+        assert (narrow <= wide).all() and (wide <= masks).all()
+    assert (rims[-1] == masks).all()
+    padded = np.pad(masks, ((0, 0), (1, 1), (1, 1), (0, 0)))  # a pixel with all eight neighbours in the mask is no rim
+    inner = np.all([padded[:, r:r + 40, c:c + 40] for r in range(3) for c in range(3)], axis=0)
+    assert (rims[0] == masks & ~inner).all()
+    assert (ss.boundary(np.rot90(masks, axes=(1, 2)), 2) == np.rot90(rims[1], axes=(1, 2))).all()
+
+
+def test_wrong_rims():
+    with pytest.raises(ValueError, match="masks: expected \\(N, H, W, K\\) bool"):
+        ss.boundary(np.zeros((1, 4, 4, 1)), 1)
+    with pytest.raises(ValueError, match="width: expected a whole number of pixels from 1, got 0"):
+        ss.boundary(np.zeros((1, 4, 4, 1), bool), 0)

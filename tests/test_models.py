@@ -134,3 +134,15 @@ def test_softmax_channels_compete():
 def test_wrong_arguments(wrong, words):
     with pytest.raises(ValueError, match=words):
         ss.build_model(**wrong)
+
+
+def test_a_block_without_one_of_its_parts():
+    whole = {layer.name for layer in ss.build_model(**SMALL).layers}
+    plain = ss.build_model(**SMALL, normalize=False)
+    assert whole - {layer.name for layer in plain.layers} == {name for name in whole if name.endswith("_norm")}
+    assert plain.get_layer("encoder1_conv3").use_bias  # which the normalization would have undone
+    alone = {layer.name for layer in ss.build_model(**SMALL, residual=False).layers}
+    assert not any(name.endswith("_residual") for name in alone) and "encoder1_norm" in alone
+    for knob in ("normalize", "residual"):
+        with pytest.raises(ValueError, match=f"{knob}: expected True or False, got 1"):
+            ss.build_model(**SMALL, **{knob: 1})
