@@ -87,13 +87,12 @@ def _run(notebook, parameters, directory):
     with filelock.FileLock(directory / ".sweep.lock"):  # let go of when its process dies
         if _done(directory):
             return ""
-        for old in ("results.json", "failed.ipynb"):
+        for old in ("executed.ipynb", "failed.ipynb", "results.json"):
             (directory / old).unlink(missing_ok=True)
         partial = directory / "partial.ipynb"
         try:
             papermill.execute_notebook(notebook, partial, parameters | {"run_dir": str(directory)},
-                                       cwd=directory,
-                                       progress_bar=False, log_output=False)
+                                       cwd=directory, progress_bar=False)
             if not (directory / "results.json").exists():
                 raise ValueError(f"results.json: expected {notebook.name} to write it with write_results(run_dir, …)")
         except Exception as error:
@@ -131,7 +130,8 @@ def _combinations(notebook, grid):
     known = papermill.inspect_notebook(notebook)
     if "run_dir" not in known:
         raise ValueError(f"notebook: expected a cell tagged \"parameters\" with a run_dir, and {notebook.name} has none")
-    if not isinstance(grid, dict) or not all(isinstance(values, (list, tuple, range)) and len(values) for values in grid.values()):
+    if not isinstance(grid, dict) or not all(
+            isinstance(values, (list, tuple, range)) and len(values) for values in grid.values()):
         raise ValueError('grid: expected lists of values by parameter, for example {"skip": ["none", "add"], "seed": '
                          f"[0, 1, 2]}}, got {grid!r}")
     for name in grid:

@@ -70,6 +70,16 @@ def test_a_failed_run_is_told_and_the_others_go_on(notebook, tmp_path):
     assert lines(again, tmp_path / "runs", "begun.txt") == [1, 2, 1] and again.equals(table)
 
 
+def test_what_an_earlier_run_left_does_not_make_a_failed_one_done(tmp_path):
+    code = "import os\nimport shapeseg as ss\nss.write_results(run_dir, y=1)\nif os.path.exists(run_dir + '/bad'):\n    1 / 0"
+    notebook = write(tmp_path / "late.ipynb", "x = 1\nrun_dir = ''", code)  # it fails after it has written
+    directory = tmp_path / "runs" / ss.sweep(notebook, {"x": [1]}, tmp_path / "runs").run[0]
+    (directory / "results.json").unlink()
+    (directory / "bad").touch()
+    for _ in range(2):
+        assert "ZeroDivisionError" in ss.sweep(notebook, {"x": [1]}, tmp_path / "runs").error[0]
+
+
 def test_a_notebook_without_results(tmp_path):
     notebook = write(tmp_path / "silent.ipynb", "x = 1\nrun_dir = ''", "x")
     table = ss.sweep(notebook, {"x": [1]}, tmp_path / "runs")
