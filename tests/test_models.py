@@ -75,7 +75,11 @@ def test_folding_only_rearranges():
     image = random_images(2, 8, 12, 3).astype("float32")
     folded = SpaceToDepth(4)(image)
     assert folded.shape == (2, 2, 3, 48)
+    for row, column in np.ndindex(2, 3):  # a folded pixel holds its patch, row by row
+        patch = image[:, 4 * row:4 * row + 4, 4 * column:4 * column + 4]
+        assert (folded[:, row, column].numpy() == patch.reshape(2, -1)).all()
     assert (DepthToSpace(4)(folded).numpy() == image).all()
+    assert (SpaceToDepth(1)(image).numpy() == image).all() and (DepthToSpace(1)(image).numpy() == image).all()
 
 
 def test_local_contrast_is_blind_to_light_and_contrast():

@@ -55,7 +55,7 @@ def test_tensorflow_is_set_up_for_the_machine():
 def test_one_list_of_dependencies():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
-    assert pip == ["-c constraints.txt", "-e ."]  # so pyproject.toml is what conda installs
+    assert pip == ["-c constraints.txt", "-e .[cluster]"]  # so pyproject.toml is what conda installs
     assert f"python{PROJECT['requires-python']}" in environment["dependencies"]
     pinned = {re.split("==", line)[0].lower().replace("_", "-")
               for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
