@@ -185,6 +185,63 @@ def receptive_field(model, row):
     return ranges[id(model.get_layer("fold").input)]
 
 
+def cut_skips(model, names=None):
+    """The same network with the same weights, but its skips carry zeros.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`, with skips.
+    names : sequence of str, optional
+        Layers to cut, for example "decoder1_skip"; without it all whose names end in "_skip".
+
+    Returns
+    -------
+    keras.Model
+        With weights of its own.
+
+    Raises
+    ------
+    ValueError
+        If there is no such skip.
+    """
+    skips = [layer.name for layer in model.layers if layer.name.endswith("_skip")]
+    names = skips if names is None else names
+    if not names or isinstance(names, str) or not set(names) <= set(skips):
+        raise ValueError(f"names: expected some of the model's skips, {skips}, got {names!r}")
+
+    def call(layer, inputs, **keywords):
+        if layer.name in names:
+            inputs = [inputs[0], keras.ops.zeros_like(inputs[1])]
+        return layer(inputs, **keywords)
+
+    twin = keras.models.clone_model(model, call_function=call)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def multiply_adds(model, size):
+    """The work that an image is, layer by layer: one multiplication and one addition a weight and output pixel.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`.
+    size : int
+        Height and width of the image in pixels.
+
+    Returns
+    -------
+    dict of str to int
+        Of the convolutions alone, in the order of the layers; what the others add is small.
+    """
+    convolutions = [layer for layer in model.layers if hasattr(layer, "kernel")]
+    every = keras.Model(model.input, [layer.output for layer in convolutions])
+    outputs = every(tf.zeros((1, size, size, model.input_shape[-1]), "uint8"), training=False)
+    return {layer.name: layer.kernel.shape.num_elements() * output.shape[1] * output.shape[2]
+            for layer, output in zip(convolutions, outputs)}
+
+
 @keras.saving.register_keras_serializable("shapeseg")
 class LocalContrast(layers.Layer):
     """Each pixel less the mean of the window around it, over the window's standard deviation.

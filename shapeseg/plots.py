@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle, Patch, Rectangle
 
 from shapeseg.figures import CLASSES, fill
+from shapeseg.metrics import interval
 
 # One colour a class everywhere (Okabe and Ito 2008: told apart with any kind of colour vision).
 PALETTE = {"circle": "#0072B2", "triangle": "#D55E00", "quad": "#009E73", "pentagon": "#F0E442",
@@ -232,6 +233,36 @@ def show_shares(values, groups, xlabel, ylabel, title):
     ax.set_xticks(place, [f"{name}\n({size})" for name, size in zip(table.index, table["size"])])
     ax.set(xlabel=f"{xlabel} (in brackets: how many)", ylabel=ylabel)
     ax.set_ylim(-0.03 * ax.get_ylim()[1], None)
+    _finish(fig, title)
+
+
+def show_intervals(tables, ylabel, title, baseline=None):
+    """Means of several runs with their 95% intervals, and the runs themselves as dots.
+
+    Parameters
+    ----------
+    tables : dict of str to pandas.DataFrame
+        A picture each, all on one axis: one row a run; the index says what a dot's colour shows,
+        the columns stand side by side.
+    ylabel, title : str
+    baseline : float, optional
+        A dashed line to compare with.
+    """
+    fig, axes = plt.subplots(1, len(tables), figsize=(max(7, 4.6 * len(tables)), 3.4), sharey=True, squeeze=False)
+    for ax, (name, table) in zip(axes.flat, tables.items()):
+        groups = list(dict.fromkeys(table.index))
+        for n, (group, colour) in enumerate(zip(groups, PALETTE.values())):
+            place = np.arange(table.shape[1]) + 0.8 * ((n + 0.5) / len(groups) - 0.5)
+            runs = table.loc[[group]].to_numpy(float)
+            means, halves = np.transpose([interval(column) for column in runs.T])
+            ax.errorbar(place, means, halves, fmt="_", color=colour, capsize=4, markersize=14, linewidth=2, label=group)
+            ax.plot(np.tile(place, len(runs)), runs.ravel(), "o", color=colour, markersize=4, alpha=0.5)
+        if baseline is not None:
+            ax.axhline(baseline, color="black", linestyle="--", linewidth=1)
+        ax.set_xticks(range(table.shape[1]), table.columns)
+        ax.set_title(name)
+    axes[0, 0].set_ylabel(ylabel)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     _finish(fig, title)
 
 

@@ -115,3 +115,18 @@ def test_wrong_rims():
         ss.boundary(np.zeros((1, 4, 4, 1)), 1)
     with pytest.raises(ValueError, match="width: expected a whole number of pixels from 1, got 0"):
         ss.boundary(np.zeros((1, 4, 4, 1), bool), 0)
+
+
+def test_an_interval_holds_the_mean_nineteen_times_of_twenty():
+    for n in (3, 10):
+        runs = np.random.RandomState(n).normal(0.9, 0.02, (4000, n))
+        held = [abs(mean - 0.9) <= half for mean, half in map(ss.interval, runs)]
+        assert 0.94 < np.mean(held) < 0.96
+
+
+def test_one_run_has_no_interval():
+    mean, half = ss.interval([0.5])
+    assert mean == 0.5 and np.isnan(half)
+    for wrong in ([], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match="values: expected a sequence of numbers, one a run"):
+            ss.interval(wrong)

@@ -150,3 +150,40 @@ def test_a_block_without_one_of_its_parts():
     for knob in ("normalize", "residual"):
         with pytest.raises(ValueError, match=f"{knob}: expected True or False, got 1"):
             ss.build_model(**SMALL, **{knob: 1})
+
+
+@pytest.mark.parametrize("skip", ["add", "concat"])
+def test_cut_skips_carry_nothing(tmp_path, skip):
+    model = ss.build_model(**SMALL, skip=skip)
+    images = random_images(2, 32, 32, 1)
+    before = ss.predict(model, images)
+    twin, half = ss.cut_skips(model), ss.cut_skips(model, ["decoder1_skip"])
+    answers = [before, ss.predict(twin, images), ss.predict(half, images)]
+    assert all(np.abs(a - b).max() > 1e-4 for a, b in ((answers[0], answers[1]), (answers[0], answers[2]), (answers[1], answers[2])))
+    assert (ss.predict(model, images) == before).all()  # the model itself is as it was
+    ss.save_model(twin, tmp_path / "twin.keras")
+    assert (ss.predict(ss.load_model(tmp_path / "twin.keras"), images) == answers[1]).all()
+
+
+def test_a_cut_sum_is_the_decoder_alone():
+    """Adding nothing is the network without skips, with one more block before the head."""
+    from shapeseg.backend import keras
+
+    model = ss.cut_skips(ss.build_model(**SMALL, skip="add"))
+    joined = keras.Model(model.input, [model.get_layer(f"decoder1_{part}").output for part in ("up", "skip")])
+    before, after = joined(random_images(1, 32, 32, 1))
+    assert (before.numpy() == after.numpy()).all()
+
+
+def test_there_must_be_a_skip_to_cut():
+    for model, names in ((ss.build_model(**SMALL), None), (ss.build_model(**SMALL, skip="add"), ["decoder9_skip"]),
+                         (ss.build_model(**SMALL, skip="add"), "decoder1_skip")):
+        with pytest.raises(ValueError, match="names: expected some of the model's skips"):
+            ss.cut_skips(model, names)
+
+
+def test_multiply_adds_counted_by_hand():
+    model = ss.build_model(classes=2, blocks=1, widths=(4,), kernels=(3,), dropout=0.0)
+    assert ss.multiply_adds(model, 16) == {
+        "encoder1_project": 16 * 16 * 1 * 4, "encoder1_conv3": 16 * 16 * 9 * 1 * 4,
+        "decoder1_conv3": 8 * 8 * 9 * 4 * 4, "head": 16 * 16 * 4 * 2}
