@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["files", "figures", "scenes", "datasets", "metrics", "models", "inference", "training", "plots", "sweeps"],
     submod_attrs={
         "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
-        "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
+        "scenes": ["ARTICLE", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene", "topmost"],
         "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
         "metrics": ["Counts", "boundary", "interval", "iou"],
         "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "cut_skips", "multiply_adds", "receptive_field"],

@@ -149,7 +149,8 @@ def _block(convolution, x, width, kernels, activation, dropout, name, normalize,
     if residual:
         x = layers.Add(name=f"{name}_residual")([x, shortcut])
     if normalize:
-        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm")(x)
+        devices = tf.distribute.get_strategy().num_replicas_in_sync  # several see the batch as one
+        x = layers.BatchNormalization(momentum=0.9, synchronized=devices > 1, name=f"{name}_norm")(x)
     x = layers.Activation(activation, name=f"{name}_activation")(x)
     return layers.Dropout(dropout, name=f"{name}_dropout")(x) if dropout else x
 

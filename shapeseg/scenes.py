@@ -213,6 +213,36 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     return Scene(image, masks, figures, tuple(background.tolist()))
 
 
+def topmost(scene, classes=CLASSES):
+    """Masks without overlap: each figure takes its pixels from those below it.
+
+    They are the truth of a network that gives each pixel one class.
+
+    Parameters
+    ----------
+    scene : Scene
+    classes : tuple of str
+        Those of the scene's config.
+
+    Returns
+    -------
+    (H, W, K) array of bool
+        Within `scene.masks`; at most one class a pixel.
+
+    Raises
+    ------
+    ValueError
+        If `classes` are not as many as the scene's masks.
+    """
+    if len(classes) != scene.masks.shape[-1]:
+        raise ValueError(f"classes: expected those of the scene's {scene.masks.shape[-1]} masks, got {classes!r}")
+    masks = np.zeros_like(scene.masks)
+    for figure in scene.figures:
+        box, inside = fill(figure.vertices)
+        masks[box][inside] = [name == figure.label for name in classes]
+    return masks
+
+
 def check_key(config, seed, split):
     """Raise a ValueError unless these can be a part of a scene's random key."""
     if not isinstance(config, SceneConfig):

@@ -41,6 +41,9 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     repeated: its weights are loaded into the model and its history is returned. The weights that
     a run begins with are kept in `run_dir`, so what the model holds at a later call does not count.
 
+    Several GPUs of one machine share each batch if the model was built in the scope of a
+    ``tf.distribute.MirroredStrategy``: what they learn is what one would, apart from rounding.
+
     Parameters
     ----------
     model : keras.Model
@@ -59,7 +62,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
         An epoch is `every` steps; only the hooks of epochs and of the training's begin and end are
         called. A run that a callback stopped goes on at the next call.
     batch_size : int
-        Scenes a step.
+        Scenes a step; with several devices a multiple of their number.
     optimizer : "adam", "adamw" or "muon"
     learning_rate : float
         The highest.
@@ -107,7 +110,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
 
 def _train(model, data, run_dir, callbacks, validation, arguments):
     steps, every, batch_size = arguments["steps"], arguments["every"], arguments["batch_size"]
-    trainer = _compile(model, arguments)
+    with model.distribute_strategy.scope():
+        trainer = _compile(model, arguments)
     run = _Run(trainer, run_dir)
     if run.step:
         state = "already finished" if run.step == steps else "goes on"
@@ -120,12 +124,12 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
     callbacks.on_train_begin()
     with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
-        for images, masks in batches:
+        for batch in batches:
             if run.step % every == 0:
                 trainer.reset_metrics()
                 callbacks.on_epoch_begin(run.step // every)
             # Unlike train_on_batch, this keeps the means of loss and IoU over the steps.
-            logs = {name: float(value) for name, value in trainer.train_function(iter([(images, masks)])).items()}
+            logs = {name: float(value) for name, value in trainer.train_function(iter([_spread(model, batch)])).items()}
             run.step += 1
             bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False)
             bar.update()
@@ -157,10 +161,22 @@ def _compile(model, arguments):
     return trainer
 
 
+def _spread(model, batch):
+    """Images and masks, shared out to the devices if there are several."""
+    strategy = model.distribute_strategy
+    devices = strategy.num_replicas_in_sync
+    if devices == 1:
+        return batch
+    return strategy.experimental_distribute_values_from_function(
+        lambda device: tuple(tf.constant(array[device.replica_id_in_sync_group::devices]) for array in batch))
+
+
 def _validate(trainer, validation, batch_size):
     if validation is None:
         return {}
-    scores = trainer.evaluate(*validation, batch_size=batch_size, verbose=0, return_dict=True)
+    images, masks = validation
+    masks = masks.astype(np.uint8)  # several devices cannot collect truth values
+    scores = trainer.evaluate(images, masks, batch_size=batch_size, verbose=0, return_dict=True)
     return {f"val_{name}": value for name, value in scores.items()}
 
 
@@ -172,7 +188,8 @@ def binary_cross_entropy(masks, logits):
     memory, not twenty.
     """
     masks = tf.cast(masks, logits.dtype)
-    share = 1 / tf.cast(tf.size(logits), logits.dtype)
+    devices = tf.distribute.get_strategy().num_replicas_in_sync  # each has a part of the batch
+    share = 1 / (devices * tf.cast(tf.size(logits), logits.dtype))
     value = share * (tf.reduce_sum(tf.nn.softplus(logits)) - tf.reduce_sum(logits * masks))
     return value, lambda upstream: (None, upstream * share * (tf.sigmoid(logits) - masks))
 
@@ -364,6 +381,10 @@ def _check(model, data, validation, callbacks, arguments):
             ("repeat", repeat is None or whole(repeat, 1), "None or a whole number from 1")):
         if not good:
             raise ValueError(f"{name}: expected {expected}, got {arguments[name]!r}")
+    devices = model.distribute_strategy.num_replicas_in_sync
+    if arguments["batch_size"] % devices:
+        raise ValueError(f"batch_size: expected a multiple of {devices}, the number of the model's devices, got "
+                         f"{arguments['batch_size']}")
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
     wanted = (model.input_shape[-1], model.output_shape[-1] - softmax)
     if not isinstance(data, SceneConfig):

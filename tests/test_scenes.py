@@ -158,3 +158,16 @@ def test_more_figures_than_fit():
 def test_a_wrong_key(wrong, words):
     with pytest.raises(ValueError, match=words):
         ss.draw_scene(**wrong)
+
+
+def test_the_topmost_figure_hides_those_below():
+    for index in range(20):
+        scene = ss.draw_scene(ss.SCENE_CONFIGS["dense"], 0, index)
+        masks = ss.topmost(scene)
+        assert (masks.sum(-1) <= 1).all() and (masks.any(-1) == scene.masks.any(-1)).all()
+        assert not (masks & ~scene.masks).any()
+        last = scene.figures[-1]  # nothing lies over it: it is whole
+        box, inside = ss.fill(last.vertices)
+        assert masks[box][inside][:, ss.CLASSES.index(last.label)].all()
+    with pytest.raises(ValueError, match="classes: expected those of the scene's 5 masks"):
+        ss.topmost(scene, ("circle",))

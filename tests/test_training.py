@@ -314,3 +314,42 @@ def test_wrong_arguments(small, tmp_path):
         with pytest.raises(ValueError, match=words):
             ss.train(model, data, **dict(dict(steps=2, run_dir=tmp_path / "run"), **wrong))
     assert not (tmp_path / "run").exists()
+
+
+TWO_DEVICES = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import shapeseg as ss
+
+scenes = ss.SceneConfig(size=96)
+validation = ss.draw_scenes(scenes, 0, range(4), split="validation")
+histories = []
+for name, strategy in ("one", tf.distribute.get_strategy()), ("two", tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+    with strategy.scope():
+        model = ss.build_model(**ss.FAST_MODEL | dict(widths=(8, 8, 8)))
+    histories.append(ss.train(model, scenes, 8, f"{sys.argv[1]}/{name}", every=1, validation=validation,
+                              **ss.FAST_TRAINING | dict(batch_size=4)))
+again = ss.train(model, scenes, 8, f"{sys.argv[1]}/two", every=1, validation=validation,
+                 **ss.FAST_TRAINING | dict(batch_size=4))
+assert again.equals(histories[1].assign(seconds=again.seconds))
+loaded = ss.load_model(f"{sys.argv[1]}/two/model.keras")
+assert (ss.predict(loaded, validation[0]) == ss.predict(model, validation[0])).all()
+one, two = (history.drop(columns="seconds") for history in histories)
+assert one.loss.iloc[-1] != one.loss.iloc[0]
+np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6)
+try:
+    ss.train(model, scenes, 8, f"{sys.argv[1]}/odd", **ss.FAST_TRAINING | dict(batch_size=3))
+except ValueError as error:
+    assert "batch_size: expected a multiple of 2, the number of the model's devices, got 3" in str(error)
+else:
+    raise AssertionError("three scenes for two devices")
+"""
+
+
+def test_two_devices_learn_what_one_learns(tmp_path):
+    done = subprocess.run([sys.executable, "-c", TWO_DEVICES, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
