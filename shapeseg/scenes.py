@@ -53,6 +53,9 @@ class SceneConfig:
         texture.
     blur : int
         Number of passes of a [1, 2, 1] / 4 filter in each direction, before the noise.
+    twins : (float, float), optional
+        Figures come in pairs: the second is of the first one's class and overlaps it by at least
+        and at most this share of the smaller one's area.
 
     Raises
     ------
@@ -77,9 +80,10 @@ class SceneConfig:
     gradient: float = 0.0
     texture: float = 0.0
     blur: int = 0
+    twins: tuple = None
 
     def __post_init__(self):
-        for name in ("classes", "kinds", "figures", "radius", "opacity"):  # lists, as from JSON
+        for name in ("classes", "kinds", "figures", "radius", "opacity", "twins"):  # lists, as from JSON
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check("size", whole(self.size, 16), "a whole number of at least 16")
@@ -96,6 +100,9 @@ class SceneConfig:
             self._check(name, _real(getattr(self, name)) and 0 <= getattr(self, name) <= greatest,
                         f"a number from 0 to {greatest}")
         self._check("blur", whole(self.blur) and self.blur <= 10, "a whole number from 0 to 10")
+        self._check("twins", self.twins is None or _range(self.twins, 0.05, 0.9),
+                    "None or (least, greatest), from 0.05 to 0.9")
+        self._check("figures", not self.twins or self.figures[0] >= 2, "at least 2, because figures come in pairs")
         lowest, highest = self.levels
         if highest - lowest < 3 * self.contrast:
             raise ValueError(
@@ -148,6 +155,7 @@ SCENE_CONFIGS = {
     "colour": replace(ARTICLE, channels=3),
     "single": replace(ARTICLE, classes=("quad",), kinds=("quad",), figures=(1, 1)),
     "dense": replace(ARTICLE, figures=(10, 24)),  # what training prefers
+    "crowded": replace(ARTICLE, figures=(2, 8), twins=(0.1, 0.6)),  # objects of one class overlap
     "novel": replace(ARTICLE, kinds=("circle", "triangle", "quad", "pentagon") + NOVEL_KINDS),
 }
 
@@ -202,8 +210,14 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     # RandomState, because NumPy promises that its stream never changes.
     rng = np.random.RandomState(np.frombuffer(key, "<u4"))
     background = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
-    image[:] = background
-    figures = _draw_figures(config, rng, image, masks)
+    for _ in range(100 if config.twins else 1):  # not every first figure leaves room for a twin that shows
+        image[:], masks[:] = background, False
+        figures = _draw_figures(config, rng, image, masks)
+        if len(figures) >= config.figures[0]:
+            break
+    else:
+        raise ValueError(f"figures: found visible places for {len(figures)} of {config.figures[0]}; ask for "
+                         f"fewer, with a smaller radius, less opacity or a smaller share visible: {config}")
     _shade(config, rng, image)
     for _ in range(config.blur):
         image[:] = _blur(image)
@@ -255,35 +269,57 @@ def check_key(config, seed, split):
 
 def _draw_figures(config, rng, image, masks):
     wanted = rng.randint(config.figures[0], config.figures[1] + 1)
-    figures, edges = [], []
+    figures, edges, misses = [], [], 0
     for _ in range(20 * wanted):
-        if len(figures) == wanted:
+        first = figures[-1] if config.twins and len(figures) % 2 else None
+        if len(figures) == wanted or first and misses == 8:
             break
-        figure = _draw_outline(config, rng)
+        figure = _draw_outline(config, rng, first)
         box, inside = fill(figure.vertices)
         looks = _choose_looks(config, rng, image, edges, box, inside)
-        if looks is not None:
+        misses = 0 if looks else misses + 1
+        if looks:
             colour, opacity = looks
             under = image[box]
             np.copyto(under, blend(under, colour, opacity), where=inside[..., None])
             masks[box + (config.classes.index(figure.label),)] |= inside
             figures.append(replace(figure, colour=colour, opacity=opacity))
-    if len(figures) < config.figures[0]:
-        raise ValueError(f"figures: found visible places for {len(figures)} of {wanted}; ask for fewer, "
-                         f"with a smaller radius, less opacity or a smaller share visible: {config}")
     return tuple(figures)
 
 
-def _draw_outline(config, rng):
-    label = config.classes[rng.randint(len(config.classes))]
-    kinds = [kind for kind in config.kinds if LABELS[kind] == label]
-    kind = kinds[rng.randint(len(kinds))]
-    shape = outline(kind, rng)
-    radius = config.size * rng.uniform(*config.radius)
-    angle = rng.uniform(0, 2 * np.pi)
-    centre = rng.uniform(radius, config.size - 1 - radius, 2)  # wholly inside the image
-    vertices = place(shape, centre, radius, angle)
-    return Figure(kind, label, tuple(centre.tolist()), radius, angle, (), 1.0, vertices)
+def _draw_outline(config, rng, first=None):
+    """A figure without colour; after a `first` one, its twin."""
+    for _ in range(2000):
+        label = first.label if first else config.classes[rng.randint(len(config.classes))]
+        kinds = [kind for kind in config.kinds if LABELS[kind] == label]
+        kind = kinds[rng.randint(len(kinds))]
+        shape = outline(kind, rng)
+        radius = config.size * rng.uniform(*config.radius)
+        angle = rng.uniform(0, 2 * np.pi)
+        least, greatest = radius, config.size - 1 - radius  # wholly inside the image
+        if first:
+            middle, reach = np.array(first.centre), first.radius + radius
+            least, greatest = np.maximum(least, middle - reach), np.minimum(greatest, middle + reach)
+        centre = rng.uniform(least, greatest, 2)
+        figure = Figure(kind, label, tuple(centre.tolist()), radius, angle, (), 1.0,
+                        place(shape, centre, radius, angle))
+        if not first or config.twins[0] <= overlap(first, figure) <= config.twins[1]:
+            return figure
+    raise ValueError(f"twins: found no place where a figure overlaps another by a share in {config.twins}; give a "
+                     "wider range")
+
+
+def overlap(first, second):
+    """Pixels that two figures share, as a share of the smaller one's, in [0, 1]."""
+    areas, shared = [], 1
+    (rows, columns), _ = fill(np.concatenate([first.vertices, second.vertices]))  # the box of both
+    for figure in (first, second):
+        whole_box = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
+        (r, c), inside = fill(figure.vertices)
+        whole_box[r.start - rows.start:r.stop - rows.start, c.start - columns.start:c.stop - columns.start] = inside
+        areas.append(inside.sum())
+        shared = shared & whole_box
+    return float(shared.sum() / min(areas))
 
 
 def blend(under, colour, opacity):

@@ -16,6 +16,7 @@ CHECKSUMS = {
     "colour": (984976352, 2458092384),
     "single": (3646202877, 2768156129),
     "dense": (3918120631, 2334901919),
+    "crowded": (4049689813, 4051800171),
     "novel": (679604219, 604627521),
 }
 
@@ -138,6 +139,8 @@ def test_a_config_from_json_is_the_same_config():
     (dict(visible=1.5), "visible: "), (dict(noise=-1), "noise: "), (dict(noise=float("nan")), "noise: "),
     (dict(noise=30), "noise, gradient and texture: .* leave the grey levels"),
     (dict(gradient=101), "gradient: "), (dict(texture="rough"), "texture: "), (dict(blur=1.5), "blur: "),
+    (dict(twins=(0.1, 0.6)), "figures: expected at least 2, because figures come in pairs"),
+    (dict(twins=(0.6, 0.1), figures=(2, 8)), "twins: expected None or"), (dict(twins=0.5, figures=(2, 8)), "twins: "),
 ])
 def test_a_config_that_is_wrong_or_contradicts_itself(wrong, words):
     with pytest.raises(ValueError, match=words):
@@ -171,3 +174,24 @@ def test_the_topmost_figure_hides_those_below():
         assert masks[box][inside][:, ss.CLASSES.index(last.label)].all()
     with pytest.raises(ValueError, match="classes: expected those of the scene's 5 masks"):
         ss.topmost(scene, ("circle",))
+
+
+@pytest.mark.parametrize("twins", [(0.1, 0.6), (0.6, 0.8)])
+def test_twins_overlap_by_as_much_as_asked_for(twins):
+    config = replace(ss.SCENE_CONFIGS["crowded"], size=256, twins=twins)
+    for index in range(30):
+        scene = ss.draw_scene(config, 0, index)
+        for first, second in zip(scene.figures[::2], scene.figures[1::2]):
+            assert first.label == second.label
+            alone = []
+            for figure in (first, second):
+                alone.append(np.zeros((256, 256), bool))
+                box, inside = ss.fill(figure.vertices)
+                alone[-1][box] = inside
+            shared = (alone[0] & alone[1]).sum() / min(mask.sum() for mask in alone)
+            assert twins[0] <= shared <= twins[1]
+
+
+def test_twins_that_cannot_be():
+    with pytest.raises(ValueError, match="twins: found no place .* give a wider range"):
+        ss.draw_scene(replace(ss.SCENE_CONFIGS["crowded"], twins=(0.123456789, 0.123456789)), 0, 0)
