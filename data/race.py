@@ -38,26 +38,26 @@ RECIPES = {  # ours, less one trick of the recipe
 SECONDS, SHORT, LADDER = 100, 40, 60  # of a run of ours, of a run that chooses, of a run less one trick
 
 
-def main():
-    ours = [race("fast", "ours", 512, 2e-2, SECONDS, seed) for seed in (0, 1, 2)]
+def main(file=FILE):
+    ours = [race("fast", "ours", 512, 2e-2, SECONDS, seed, file) for seed in (0, 1, 2)]
     ours = float(np.median([curve.seconds[curve.iou >= GOAL].min() for curve in ours]))
     for recipe in RATES:
         for network in OTHERS:
-            size, rate = choose(network, recipe)
-            race(network, recipe, size, rate, round(10 * ours, -1))
+            size, rate = choose(network, recipe, file)
+            race(network, recipe, size, rate, round(10 * ours, -1), file=file)
     for seed in (0, 1):
         for network in FAST:
-            race(network, "ours", 512, 2e-2, LADDER, seed)
+            race(network, "ours", 512, 2e-2, LADDER, seed, file)
         for recipe in RECIPES:
-            race("fast", recipe, 512, 3e-3 if "Adam" in recipe else 2e-2, LADDER, seed)
+            race("fast", recipe, 512, 3e-3 if "Adam" in recipe else 2e-2, LADDER, seed, file)
 
 
-def choose(network, recipe):
+def choose(network, recipe, file):
     """The image size and the learning rate with which the loss of short runs falls lowest."""
     middle, *others = RATES[recipe]
-    short = {(size, middle): race(network, recipe, size, middle, SHORT) for size in SIZES}
+    short = {(size, middle): race(network, recipe, size, middle, SHORT, file=file) for size in SIZES}
     size, _ = min(short, key=lambda run: short[run].loss.iloc[-1])
-    short |= {(size, rate): race(network, recipe, size, rate, SHORT) for rate in others}
+    short |= {(size, rate): race(network, recipe, size, rate, SHORT, file=file) for rate in others}
     return min(short, key=lambda run: short[run].loss.iloc[-1])
 
 
@@ -191,5 +191,5 @@ if __name__ == "__main__":
     if len(sys.argv) == 1:
         main()
     else:
-        file = Path(sys.argv[2]) if len(sys.argv) > 2 else FILE
+        file = Path(sys.argv[2])
         train(**json.loads(sys.argv[1])).to_csv(file, mode="a", header=not file.exists(), index=False)

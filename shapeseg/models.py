@@ -115,10 +115,11 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     if skip != "none":  # small kernels will do here, where a pixel costs the most
         x = decoder_block(x, widths[0], decoder_kernels[:1], activation, dropout, "join", **parts)
     outputs = classes + (output == "softmax")
+    head = layers.Conv2D(outputs * patch**2, 1, name="head")
+    x = head(x)
     # Nearly all pixels belong to no class. Starting there saves the first steps of training.
-    prior = tf.math.log(PRIOR / (1 - PRIOR)).numpy() if output == "sigmoid" else 0.0
-    x = layers.Conv2D(outputs * patch**2, 1, name="head",
-                      bias_initializer=keras.initializers.Constant(float(prior)))(x)
+    chances = [PRIOR / (1 - PRIOR)] * classes if output == "sigmoid" else [PRIOR] * classes + [1 - classes * PRIOR]
+    head.bias.assign(tf.tile(tf.math.log(tf.maximum(chances, PRIOR)), [patch**2]))
     x = DepthToSpace(patch, name="unfold")(x)
     x = CropLike(name="logits")([x, image])
     x = layers.Activation(output, name="masks")(x)

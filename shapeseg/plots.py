@@ -248,10 +248,11 @@ def show_intervals(tables, ylabel, title, baseline=None):
     baseline : float, optional
         A dashed line to compare with.
     """
+    colours = [PALETTE[name] for name in ("circle", "triangle", "quad", "unknown", "pentagon")]  # yellow last: it is faint
     fig, axes = plt.subplots(1, len(tables), figsize=(max(7, 4.6 * len(tables)), 3.4), sharey=True, squeeze=False)
     for ax, (name, table) in zip(axes.flat, tables.items()):
         groups = list(dict.fromkeys(table.index))
-        for n, (group, colour) in enumerate(zip(groups, PALETTE.values())):
+        for n, (group, colour) in enumerate(zip(groups, colours)):
             place = np.arange(table.shape[1]) + 0.8 * ((n + 0.5) / len(groups) - 0.5)
             runs = table.loc[[group]].to_numpy(float)
             means, halves = np.transpose([interval(column) for column in runs.T])

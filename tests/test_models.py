@@ -187,3 +187,9 @@ def test_multiply_adds_counted_by_hand():
     assert ss.multiply_adds(model, 16) == {
         "encoder1_project": 16 * 16 * 1 * 4, "encoder1_conv3": 16 * 16 * 9 * 1 * 4,
         "decoder1_conv3": 8 * 8 * 9 * 4 * 4, "head": 16 * 16 * 4 * 2}
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_a_new_network_expects_background(output):
+    means = ss.predict(ss.build_model(**ss.FAST_MODEL, output=output), ss.draw_scenes(indices=range(2))[0]).mean((0, 1, 2))
+    assert ((0.01 < means) & (means < 0.04)).all()

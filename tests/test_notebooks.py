@@ -15,7 +15,8 @@ NOTEBOOKS = ROOT / "notebooks"
 LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
 CHAIN = LESSONS[:4]  # what `make lessons` runs
-LONG = {"03_training", "04_evaluation", "08_speed"}  # minutes at their defaults: compared as papermill's copy
+ONE_RUN = NOTEBOOKS / "one_run.ipynb"  # what lessons 5 and 6 sweep
+LONG = {"03_training", "04_evaluation", "05_skip_connections", "06_sigmoid_or_softmax", "08_speed"}  # minutes at their defaults: compared as papermill's copy
 ENVIRONMENT = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
@@ -108,7 +109,7 @@ def test_no_notebook_is_skipped():
     assert LONG <= {path.stem for path in LESSONS}
 
 
-@pytest.mark.parametrize("path", LESSONS + SOLUTIONS, ids=lambda path: str(path.relative_to(NOTEBOOKS)))
+@pytest.mark.parametrize("path", LESSONS + SOLUTIONS + [ONE_RUN], ids=lambda path: str(path.relative_to(NOTEBOOKS)))
 def test_a_notebook_is_what_a_notebook_is(path):
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)

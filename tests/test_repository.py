@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -123,3 +124,18 @@ def test_no_path_of_a_machine_and_no_index_address():
             text = (ROOT / name).read_text()
             assert not re.search(r"/(root|home|work|tmp)/[A-Za-z0-9_.-]+", text), name
             assert "index-url" not in text or name.startswith("tests/"), name
+
+
+def test_the_runs_of_the_ablations_are_those_of_their_grids(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "data")
+    import ablations
+
+    runs, curves = pd.read_csv(ablations.RUNS), pd.read_csv(ablations.CURVES)
+    for study, grids in ablations.GRIDS.items():
+        wanted = sum(np.prod([len(values) for values in grid.values()]) for grid in grids)
+        names = runs[runs.study == study].run
+        assert len(names) == names.nunique() == wanted
+        assert set(curves[curves.study == study].run) == set(names)
+    assert runs.groupby("study").seed.nunique().eq(len(ablations.SEEDS)).all()
+    measured = runs[["iou", "boundary_iou", "mse", "iou_overlap", "iou_small", "parameters", "multiply_adds"]]
+    assert measured.notna().all(axis=None) and (measured >= 0).all(axis=None)
