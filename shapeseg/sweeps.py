@@ -16,6 +16,8 @@ from tqdm import tqdm
 
 from shapeseg.files import ROOT, run_directory, whole_file
 
+QUIET = ["--IPKernelApp.log_level=ERROR"]  # a run's kernel says nothing beside the bar of the sweep
+
 
 def sweep(notebook, grid, run_dir, executor=None):
     """Run a notebook with every combination of a grid's values; what is done is not repeated.
@@ -92,7 +94,7 @@ def _run(notebook, parameters, directory):
         partial = directory / "partial.ipynb"
         try:
             papermill.execute_notebook(notebook, partial, parameters | {"run_dir": str(directory)},
-                                       cwd=directory, progress_bar=False)
+                                       cwd=directory, progress_bar=False, extra_arguments=QUIET)
             if not (directory / "results.json").exists():
                 raise ValueError(f"results.json: expected {notebook.name} to write it with write_results(run_dir, …)")
         except Exception as error:
