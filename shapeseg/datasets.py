@@ -46,7 +46,7 @@ def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
     return images, masks
 
 
-def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", repeat=None):
+def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", repeat=None, encode=None):
     """Batches of scenes, drawn by another thread while the caller works on the batch before.
 
     Parameters
@@ -63,24 +63,26 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
         Number of scenes in all; without it the stream does not end.
     repeat : int, optional
         Go through the first `repeat` scenes of the config again and again, as through arrays.
+    encode : function, optional
+        Of a `Scene`; makes a third array of each scene of a config, in the other thread.
 
     Returns
     -------
     Stream
-        Iterate over it for (images, masks); each iteration begins anew.
+        Iterate over it for (images, masks), or (images, masks, encoded); each iteration begins anew.
 
     Raises
     ------
     ValueError
         If an argument is not as above.
     """
-    return Stream(data, seed, batch_size, start, count, split, repeat)
+    return Stream(data, seed, batch_size, start, count, split, repeat, encode)
 
 
 class Stream:
     """What `stream` returns. ``count`` is None where it does not end."""
 
-    def __init__(self, data, seed, batch_size, start, count, split, repeat):
+    def __init__(self, data, seed, batch_size, start, count, split, repeat, encode):
         for name, value, least in (("batch_size", batch_size, 1), ("start", start, 0),
                                    ("count", count, 0), ("repeat", repeat, 1)):
             if not (value is None and name in ("count", "repeat") or whole(value, least)):
@@ -90,11 +92,13 @@ class Stream:
         if isinstance(data, SceneConfig):
             check_key(data, seed, split)
             self.draw = lambda index: draw_scene(data, seed, index, split)
+        elif encode:
+            raise ValueError("encode: expected None with arrays, which hold no scenes; give a SceneConfig")
         else:
             images, masks = check_pair(data)
             self.draw = lambda index: (images[index], masks[index])
             repeat = len(images)
-        self.seed, self.batch_size = seed, batch_size
+        self.seed, self.batch_size, self.encode = seed, batch_size, encode
         self.start, self.count, self.repeat = start, count, repeat
 
     def __iter__(self):
@@ -111,14 +115,16 @@ class Stream:
                 if not batches:
                     return
                 scenes = [future.result() for future in batches.popleft()]
-                yield np.stack([image for image, _ in scenes]), np.stack([masks for _, masks in scenes])
+                yield tuple(map(np.stack, zip(*scenes)))
 
     def _scene(self, n):
         if self.repeat:
             round_, place = divmod(n, self.repeat)
             n = np.random.RandomState([self.seed, round_]).permutation(self.repeat)[place]
         scene = self.draw(int(n))
-        return scene if isinstance(scene, tuple) else (scene.image, scene.masks)
+        if isinstance(scene, tuple):
+            return scene
+        return (scene.image, scene.masks) + ((self.encode(scene),) if self.encode else ())
 
 
 def check_pair(data, name="data", expected="a SceneConfig or two arrays (images, masks)"):

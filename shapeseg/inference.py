@@ -37,23 +37,34 @@ def predict(model, images):
     ValueError
         If the images are not such an array, or the model is not such a network.
     """
+    return run_network(model, images, outputs=1)[0]
+
+
+def run_network(model, images, outputs=None):
+    """All outputs of a network, or the first few, as a list of arrays; images and errors as for `predict`."""
     check_model(model)
     images = check_images(images, model.input_shape[-1])
-    classes = model.output_shape[-1] - (model.get_layer("masks").get_config()["activation"] == "softmax")
-    probabilities = np.empty((*images.shape[:3], classes), np.float32)
-    run = _forward(model)
+    softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
+    channels = [model.outputs[0].shape[-1] - softmax, *(output.shape[-1] for output in model.outputs[1:outputs])]
+    patch = model.get_layer("fold").patch
+    sizes = [1, patch, 2 * patch][:len(channels)]  # pixels of the image a pixel of the output
+    results = [np.empty((len(images), -(-images.shape[1] // size), -(-images.shape[2] // size), count), np.float32)
+               for size, count in zip(sizes, channels)]
+    run = _forward(model, len(sizes))
 
     def work(tile):
-        some, rows, columns, seen_rows, seen_columns = tile
-        result = run(tf.constant(images[some, seen_rows, seen_columns])).numpy()
-        top, left = rows.start - seen_rows.start, columns.start - seen_columns.start
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        probabilities[some, rows, columns] = result[:, top:top + height, left:left + width, :classes]
+        some, *inner, seen_rows, seen_columns = tile
+        tiles = run(tf.constant(images[some, seen_rows, seen_columns]))
+        for result, size, whole in zip(results, sizes, tiles):
+            (top, bottom), (left, right) = ((i.start // size, -(-i.stop // size)) for i in inner)
+            seen = seen_rows.start // size, seen_columns.start // size
+            result[some, top:bottom, left:right] = whole.numpy()[
+                :, top - seen[0]:bottom - seen[0], left - seen[1]:right - seen[1], :result.shape[-1]]
 
     tiles = list(_tiles(model, *images.shape[:3]))
     with ThreadPoolExecutor(2) as pool:  # where one of two leaves a core idle, the other works
         list((pool.map if len(tiles) > 1 else map)(work, tiles))
-    return probabilities
+    return results
 
 
 def _tiles(model, count, height, width):
@@ -85,12 +96,14 @@ def check_model(model):
                          f"\"masks\", got {model!r}")
 
 
-def _forward(model):
-    """The network as one compiled function for every size of image, made once a model."""
-    if not hasattr(model, "_shapeseg_forward"):
+def _forward(model, outputs):
+    """The network up to some of its outputs, as one compiled function for every size of image, made once a model."""
+    made = model.__dict__.setdefault("_shapeseg_forward", {})
+    if outputs not in made:
         signature = tf.TensorSpec((None, None, None, model.input_shape[-1]), tf.uint8)
-        model._shapeseg_forward = tf.function(lambda x: model(x, training=False), [signature])
-    return model._shapeseg_forward
+        part = keras.Model(model.inputs, model.outputs[:outputs])
+        made[outputs] = tf.function(lambda x: keras.tree.flatten(part(x, training=False)), [signature])
+    return made[outputs]
 
 
 def evaluate(model, batches, threshold=0.5, classes=CLASSES):

@@ -19,12 +19,13 @@ FAST_MODEL = MappingProxyType(dict(
     blocks=3, widths=(32, 64, 128), depths=(1, 2, 2), kernels=(3, 7), decoder_kernels=(3,), skip="concat",
     patch=4, contrast=17, activation="silu", dropout=0.0))
 
+OUTLINE_WIDTH = 128  # channels of the block that finds outlines
 PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
 
 
 def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=None, kernels=(3, 7),
                 decoder_kernels=None, skip="none", patch=1, contrast=None, activation="relu", output="sigmoid",
-                dropout=0.1, normalize=True, residual=True, seed=0):
+                dropout=0.1, normalize=True, residual=True, rays=0, seed=0):
     """The article's encoder/decoder network, and its relatives.
 
     Parameters
@@ -60,6 +61,9 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         In [0, 1).
     normalize, residual : bool
         Batch normalization in each block; the block's input added to its convolutions.
+    rays : int
+        Above 0 the network also finds objects (see `find_objects`), each by its centre and this many
+        distances from there to its outline; at least 8.
     seed : int
         Of the initial weights and of the dropout: the same seed, the same network.
 
@@ -67,7 +71,9 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     -------
     keras.Model
         From images (N, H, W, C) uint8, any H and W, to probabilities (N, H, W, K) float32 (K + 1
-        channels with softmax). Its layer "logits" holds what goes into the sigmoid.
+        channels with softmax). Its layer "logits" holds what goes into the sigmoid. With rays there are
+        two more outputs, which `find_objects` reads: centres (N, h, w, K), one pixel a patch of the
+        padded image, and outlines (N, h / 2, w / 2, 2 + rays).
 
     Raises
     ------
@@ -84,7 +90,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     depths = (1,) * len(widths) if depths is None and isinstance(widths, (tuple, list)) else depths
     decoder_kernels = kernels if decoder_kernels is None else decoder_kernels
     _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
-           activation, output, dropout, normalize, residual, seed)
+           activation, output, dropout, normalize, residual, rays, seed)
     classes, channels, patch = int(classes), int(channels), int(patch)  # NumPy's numbers are welcome, too
     widths, depths, kernels, decoder_kernels = (
         [*map(int, values)] for values in (widths, depths, kernels, decoder_kernels))
@@ -104,6 +110,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         features.append(x)
         x = layers.MaxPooling2D(name=f"encoder{n + 1}_pool")(x)
     for n, width in reversed(list(enumerate(widths))):
+        coarse = x
         x = decoder_block(x, width, decoder_kernels, activation, dropout, f"decoder{n + 1}", **parts)
         for step in range(2, depths[n] + 1):
             x = decoder_block(x, width, decoder_kernels[:1], activation, dropout, f"decoder{n + 1}_step{step}", **parts)
@@ -114,16 +121,27 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
             x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
     if skip != "none":  # small kernels will do here, where a pixel costs the most
         x = decoder_block(x, widths[0], decoder_kernels[:1], activation, dropout, "join", **parts)
+    trunk = x
     outputs = classes + (output == "softmax")
     head = layers.Conv2D(outputs * patch**2, 1, name="head")
-    x = head(x)
+    x = head(trunk)
     # Nearly all pixels belong to no class. Starting there saves the first steps of training.
     chances = [PRIOR / (1 - PRIOR)] * classes if output == "sigmoid" else [PRIOR] * classes + [1 - classes * PRIOR]
     head.bias.assign(tf.tile(tf.math.log(tf.maximum(chances, PRIOR)), [patch**2]))
     x = DepthToSpace(patch, name="unfold")(x)
     x = CropLike(name="logits")([x, image])
     x = layers.Activation(output, name="masks")(x)
-    return keras.Model(image, x, name="shapeseg")
+    if not rays:
+        return keras.Model(image, x, name="shapeseg")
+    # Where a centre is, the fine features say; where from there the outline, the coarse ones, which see far.
+    centres = encoder_block(trunk, widths[0], kernels[:1], activation, dropout, "centres", **parts)
+    outlines = encoder_block(coarse, OUTLINE_WIDTH, kernels[:1], activation, dropout, "outlines", **parts)
+    heads = []
+    for name, y, start in (("centres", centres, [-5.0] * classes), ("outlines", outlines, [0.0] * 2 + [2.5] * int(rays))):
+        head = layers.Conv2D(len(start), 1, name=f"{name}_head")
+        heads.append(head(y))
+        head.bias.assign(start)  # a centre is rare, the way to it short, an outline a few patches away
+    return keras.Model(image, [x, *heads], name="shapeseg")
 
 
 def encoder_block(x, width, kernels, activation, dropout, name, normalize=True, residual=True):
@@ -351,7 +369,7 @@ class CropLike(layers.Layer):
 
 
 def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
-           activation, output, dropout, normalize, residual, seed):
+           activation, output, dropout, normalize, residual, rays, seed):
     def several(values, least):
         return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, least) for v in values)
 
@@ -377,6 +395,7 @@ def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, 
             ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
             ("normalize", normalize, isinstance(normalize, bool), "True or False"),
             ("residual", residual, isinstance(residual, bool), "True or False"),
+            ("rays", rays, whole(rays) and (rays == 0 or rays >= 8), "0 or a whole number from 8"),
             ("seed", seed, whole(seed) and seed < 2**32, f"a whole number from 0 to {2**32 - 1}")):
         if not good:
             raise ValueError(f"{name}: expected {expected}, got {value!r}")

@@ -83,6 +83,35 @@ def show_scene(image, masks, classes=CLASSES, title="One image, and one mask a c
     show_images([image, *panels, compose(masks, classes=classes)], ["image", *classes, "composed"], title, width=1.9)
 
 
+def show_objects(images, objects, titles=None, title="", columns=None, width=3.2):
+    """Images side by side, with the outlines of the objects in each.
+
+    Parameters
+    ----------
+    images : sequence of (H, W, C) arrays of uint8
+    objects : sequence of sequences of Object or Figure
+        One sequence an image. A dot marks each centre.
+    titles, title, columns, width
+        As for `show_images`.
+    """
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.3) * rows + 0.4), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for n, (ax, image) in enumerate(zip(axes.flat, images)):
+        ax.imshow(image.squeeze(), vmin=0, vmax=255, alpha=0.6)
+        for one in objects[n]:
+            outline = one.outline if hasattr(one, "outline") else one.vertices
+            ax.plot(*np.append(outline, outline[:1], axis=0).T[::-1], color=PALETTE[one.label], linewidth=1.8)
+            ax.plot(*one.centre[::-1], ".", color=PALETTE[one.label])
+        ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5))
+        ax.set_title(titles[n] if titles else "")
+    fig.legend(handles=[plt.Line2D([], [], color=PALETTE[name], label=name) for name in CLASSES],
+               frameon=False, loc="lower center", ncols=len(CLASSES), bbox_to_anchor=(0.5, -0.04))
+    _finish(fig, title)
+
+
 def show_fill(vertices):
     """One outline on the pixel grid, and the pixels that `fill` finds inside it.
 

@@ -147,6 +147,7 @@ def _names(names, allowed):
 
 
 ARTICLE = SceneConfig()
+CROWDED = replace(ARTICLE, figures=(2, 8), twins=(0.1, 0.6))  # objects of one class overlap
 
 SCENE_CONFIGS = {
     "article": ARTICLE,
@@ -155,7 +156,7 @@ SCENE_CONFIGS = {
     "colour": replace(ARTICLE, channels=3),
     "single": replace(ARTICLE, classes=("quad",), kinds=("quad",), figures=(1, 1)),
     "dense": replace(ARTICLE, figures=(10, 24)),  # what training prefers
-    "crowded": replace(ARTICLE, figures=(2, 8), twins=(0.1, 0.6)),  # objects of one class overlap
+    "crowded": CROWDED,
     "novel": replace(ARTICLE, kinds=("circle", "triangle", "quad", "pentagon") + NOVEL_KINDS),
 }
 

@@ -6,6 +6,7 @@ import platform
 import time
 import zlib
 from dataclasses import asdict
+from functools import partial
 from numbers import Real
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from shapeseg.backend import keras, tf
 from shapeseg.datasets import check_pair, stream
 from shapeseg.files import run_directory, whole_file
 from shapeseg.inference import check_model, save_model
+from shapeseg.instances import centres_loss, encode, outlines_loss
 from shapeseg.scenes import SceneConfig, whole
 
 # The article's way: Adam at a constant rate over a fixed set of scenes.
@@ -29,6 +31,10 @@ ARTICLE_TRAINING = MappingProxyType(dict(
 FAST_TRAINING = MappingProxyType(dict(
     batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20, schedule="cosine",
     weight_decay=1e-2, repeat=None))
+
+WEIGHTS = [1.0, 0.02, 0.02]  # of the losses of masks, centres and outlines
+NAMES = {"logits_iou": "iou", "logits_loss": "masks_loss", "centres_head_loss": "centres_loss",
+         "outlines_head_loss": "outlines_loss"}  # Keras' and the history's
 
 
 def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, optimizer="muon",
@@ -120,7 +126,7 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
         save_model(model, run_dir / "model.keras")  # it may have been stopped just before that
         return run.history
     batches = stream(data, arguments["seed"], batch_size, start=run.step * batch_size,
-                     count=(steps - run.step) * batch_size, repeat=arguments["repeat"])
+                     count=(steps - run.step) * batch_size, repeat=arguments["repeat"], encode=_encoder(model, data))
     callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
     callbacks.on_train_begin()
     with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
@@ -129,7 +135,8 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
                 trainer.reset_metrics()
                 callbacks.on_epoch_begin(run.step // every)
             # Unlike train_on_batch, this keeps the means of loss and IoU over the steps.
-            logs = {name: float(value) for name, value in trainer.train_function(iter([_spread(model, batch)])).items()}
+            logs = {NAMES.get(name, name): float(value)
+                    for name, value in trainer.train_function(iter([_spread(model, batch)])).items()}
             run.step += 1
             bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False)
             bar.update()
@@ -152,23 +159,40 @@ def _compile(model, arguments):
     logits = model.get_layer("logits").output
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
     loss = shared_cross_entropy if softmax else binary_cross_entropy
-    trainer = keras.Model(model.input, logits, name="trainer")
-    trainer.compile(make_optimizer(**arguments), loss, jit_compile=False,
-                    metrics=[MeanIoU(logits.shape[-1] - softmax, softmax, name="iou")])
+    iou = MeanIoU(logits.shape[-1] - softmax, softmax, name="iou")
+    if len(model.outputs) == 1:
+        trainer, goals = keras.Model(model.input, logits, name="trainer"), dict(loss=loss, metrics=[iou])
+    else:
+        trainer = keras.Model(model.input, [logits, *model.outputs[1:]], name="trainer")
+        patch = model.get_layer("fold").patch
+        loss = [loss, centres_loss(patch, logits.shape[-1] - softmax), outlines_loss(patch)]
+        goals = dict(loss=loss, loss_weights=WEIGHTS, metrics=[[iou], [], []])
+    trainer.compile(make_optimizer(**arguments), **goals, jit_compile=False)
     trainer.optimizer.build(trainer.trainable_variables)
     trainer.make_train_function()
     trainer.stop_training = False
     return trainer
 
 
+def _encoder(model, data):
+    """What makes the targets of the model's objects out of a scene, if it finds any."""
+    if len(model.outputs) == 1:
+        return None
+    rays = model.outputs[2].shape[-1] - 2
+    return partial(encode, rays=rays, most=data.figures[1], classes=data.classes)
+
+
 def _spread(model, batch):
-    """Images and masks, shared out to the devices if there are several."""
+    """Images and all that is to be learned about them, shared out to the devices if there are several."""
+    images, masks, *objects = batch
+    batch = images, (masks, *objects * 2) if objects else masks  # centres and outlines learn from one table
     strategy = model.distribute_strategy
     devices = strategy.num_replicas_in_sync
     if devices == 1:
         return batch
     return strategy.experimental_distribute_values_from_function(
-        lambda device: tuple(tf.constant(array[device.replica_id_in_sync_group::devices]) for array in batch))
+        lambda device: keras.tree.map_structure(
+            lambda array: tf.constant(array[device.replica_id_in_sync_group::devices]), batch))
 
 
 def _validate(trainer, validation, batch_size):
@@ -386,9 +410,12 @@ def _check(model, data, validation, callbacks, arguments):
         raise ValueError(f"batch_size: expected a multiple of {devices}, the number of the model's devices, got "
                          f"{arguments['batch_size']}")
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
-    wanted = (model.input_shape[-1], model.output_shape[-1] - softmax)
+    wanted = (model.input_shape[-1], model.outputs[0].shape[-1] - softmax)
     if not isinstance(data, SceneConfig):
         data = check_pair(data, "data")
+    if len(model.outputs) > 1 and not (isinstance(data, SceneConfig) and validation is None):
+        raise ValueError("data and validation: a network with rays learns its objects from a SceneConfig, and is validated "
+                         f"with none; got {type(data).__name__} and {type(validation).__name__}; build_model(rays=0)")
     if validation is not None:
         validation = check_pair(validation, "validation", "two arrays (images, masks)")
     for name, value in (("data", data), ("validation", validation)):

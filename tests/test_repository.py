@@ -28,7 +28,7 @@ def test_public_names_are_there():
         assert getattr(ss, name) is not None
     for name in ("SceneConfig ARTICLE SCENE_CONFIGS CLASSES NOVEL_KINDS draw_scene draw_scenes stream build_model "
                  "ARTICLE_MODEL FAST_MODEL train ARTICLE_TRAINING FAST_TRAINING evaluate predict load_model save_model "
-                 "show").split():
+                 "show find_objects CROWDED sweep").split():
         assert name in ss.__all__
 
 
@@ -106,6 +106,18 @@ def test_the_reference_model_scores_what_its_card_says():
     table = ss.evaluate(ss.load_model("masks"), ss.stream(ss.ARTICLE, 0, count=first["scenes"], split="test"))
     for metric in ("bce", "mse", "accuracy", "iou", "dice"):
         assert np.isclose(table.loc["mean", metric], first[metric], rtol=1e-2), metric
+
+
+def test_the_model_that_finds_objects_scores_what_its_card_says():
+    card = json.loads((ROOT / "data/models/objects.json").read_text())
+    assert (ROOT / "data/models/objects.keras").stat().st_size <= 8 * 2**20
+    model, first = ss.load_model("objects"), card["first_scenes"]
+    scenes = [ss.draw_scene(ss.CROWDED, 0, n, "test") for n in range(first["scenes"])]
+    table = ss.evaluate(model, [(scene.image[None], scene.masks[None]) for scene in scenes])
+    assert np.isclose(table.loc["mean", "iou"], first["iou"], rtol=1e-2)
+    scores = ss.evaluate_objects(scenes, [ss.find_objects(model, scene.image)[0] for scene in scenes])
+    for name, score in scores.items():
+        assert np.isclose(score, first[name], atol=0.02), name
 
 
 def test_results_are_flat_numbers(tmp_path):
