@@ -3,16 +3,18 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from pycocotools import mask as rle
 from scipy.optimize import linear_sum_assignment
 from skimage.draw import polygon2mask
 
 from shapeseg.backend import tf
-from shapeseg.figures import CLASSES, fill
+from shapeseg.figures import CLASSES
 from shapeseg.inference import run_network
 from shapeseg.scenes import whole
 
 SPREAD = 1.0  # standard deviation of a centre's bump in the heat map, in its pixels
 SAME = 0.6  # two outlines whose IoU is greater are one object
+MOST, ROOM = 100, 2500  # of the peaks so many are looked at, the surest, or one for so many pixels of the image
 NEAR = 3  # side of the window in which a centre is the highest, and of that around it in which its outline is learned
 
 
@@ -104,12 +106,11 @@ def match(figures, objects, shape, least=0.5):
     list of int
         For each figure the index of its object, or -1. No object stands for two figures.
     """
-    true = [polygon2mask(shape, figure.vertices) for figure in figures]
-    ours = [one.mask(shape) for one in objects]
-    ious = np.array([[(a & b).sum() / (a | b).sum() if figure.label == one.label else 0.0
-                      for b, one in zip(ours, objects)] for a, figure in zip(true, figures)])
     matched = [-1] * len(figures)
-    if ious.size:
+    if len(figures) and len(objects):
+        ious = rle.iou(runs([figure.vertices for figure in figures], shape), runs([one.outline for one in objects], shape),
+                       [0] * len(objects))
+        ious *= [[figure.label == one.label for one in objects] for figure in figures]
         for row, column in zip(*linear_sum_assignment(np.where(ious >= least, ious, 0), maximize=True)):
             if ious[row, column] >= least:
                 matched[row] = int(column)
@@ -250,27 +251,22 @@ def decode(centres, outlines, patch, threshold, classes=CLASSES):
     highest = tf.nn.max_pool2d(heat[None], NEAR, 1, "SAME").numpy()[0]
     peaks = np.argwhere((heat == highest) & (heat >= threshold))
     scores = heat[tuple(peaks.T)]
-    objects = []
-    for number in np.argsort(-scores, kind="stable"):
+    shape = tuple(patch * side for side in heat.shape[:2])
+    objects, kept = [], []
+    for number in np.argsort(-scores, kind="stable")[:max(MOST, np.prod(shape) // ROOM)]:
         row, column, label = peaks[number]
         pixel = np.array([row, column]) // 2
         channels = outlines[tuple(pixel)]
         centre = (pixel + channels[:2]) * 2 * patch + (2 * patch - 1) / 2
         rays = rays_of(channels[2:], patch)
-        candidate = Object(classes[label], float(scores[number]), tuple(centre.tolist()),
-                           centre + rays[:, None] * directions(len(rays)))
-        if not any(_iou(candidate, other) > SAME for other in objects):
-            objects.append(candidate)
+        outline = centre + rays[:, None] * directions(len(rays))
+        inside = runs([outline], shape)
+        if not kept or rle.iou(inside, kept, [0] * len(kept)).max() <= SAME:
+            objects.append(Object(classes[label], float(scores[number]), tuple(centre.tolist()), outline))
+            kept += inside
     return objects
 
 
-def _iou(one, other):
-    """IoU of two objects' outlines."""
-    if np.hypot(*np.subtract(one.centre, other.centre)) > np.ptp(one.outline, axis=0).max() / 2:
-        return 0.0
-    masks = []
-    (rows, columns), _ = fill(np.concatenate([one.outline, other.outline]))  # the box of both
-    for outline in (one.outline, other.outline):
-        masks.append(polygon2mask((rows.stop - rows.start, columns.stop - columns.start),
-                                  outline - (rows.start, columns.start)))
-    return (masks[0] & masks[1]).sum() / max(1, (masks[0] | masks[1]).sum())
+def runs(outlines, shape):
+    """COCO's run-length encoding of the pixels inside each outline, in an image of this (height, width)."""
+    return rle.frPyObjects([(outline[:, ::-1] + 0.5).ravel().tolist() for outline in outlines], *shape)
