@@ -47,7 +47,7 @@ exact number of objects of each class; the share of pairs of one class that over
 
 {chr(10).join("| " + " | ".join(line) + " |" for line in lines)}
 
-It knows drawn figures on even ground and nothing else.
+It knows drawn figures on even ground and nothing else; notebook 07 shows where it fails.
 """)
 
 

@@ -16,7 +16,7 @@ LESSONS = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
 SOLUTIONS = sorted(NOTEBOOKS.glob("solutions/*.ipynb"))
 CHAIN = LESSONS[:4]  # what `make lessons` runs
 ONE_RUN = NOTEBOOKS / "one_run.ipynb"  # what lessons 5 and 6 sweep
-LONG = {"03_training", "04_evaluation", "05_skip_connections", "06_sigmoid_or_softmax", "08_speed"}  # minutes at their defaults: compared as papermill's copy
+LONG = {"03_training", "04_evaluation", "05_skip_connections", "06_sigmoid_or_softmax", "07_overlapping_objects", "08_speed"}  # minutes at their defaults: compared as papermill's copy
 ENVIRONMENT = {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1"}
 
 
