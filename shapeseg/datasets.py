@@ -11,6 +11,7 @@ from skimage.io import imread, imsave
 from tqdm import tqdm
 
 from shapeseg.figures import CLASSES
+from shapeseg.files import room_for
 from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene, whole
 
 
@@ -179,23 +180,27 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
     ValueError
         If another argument is not as above.
     """
-    folder = Path(folder)
+    folder, there = Path(folder), f"folder: {folder} is there already; give a new name or delete it"
     if folder.exists():
-        raise FileExistsError(f"folder: {folder} is there already; give a new name or delete it")
+        raise FileExistsError(there)
     if not whole(count, 1):
         raise ValueError(f"count: expected a whole number from 1, got {count!r}")
     check_key(config, seed, split)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
-        for part in ("images", *(f"masks/{name}" for name in config.classes)):
-            (partial / part).mkdir(parents=True)
-        for index in tqdm(range(count), "scenes written"):
-            scene = draw_scene(config, seed, index, split)
-            imsave(partial / f"images/{index:05}.png", scene.image.squeeze(), check_contrast=False)
-            for k, name in enumerate(config.classes):
-                mask = scene.masks[..., k].astype(np.uint8) * 255
-                imsave(partial / f"masks/{name}/{index:05}.png", mask, check_contrast=False)
-        partial.rename(folder)
+        with room_for(folder):
+            for part in ("images", *(f"masks/{name}" for name in config.classes)):
+                (partial / part).mkdir(parents=True)
+            for index in tqdm(range(count), "scenes written"):
+                scene = draw_scene(config, seed, index, split)
+                imsave(partial / f"images/{index:05}.png", scene.image.squeeze(), check_contrast=False)
+                for k, name in enumerate(config.classes):
+                    mask = scene.masks[..., k].astype(np.uint8) * 255
+                    imsave(partial / f"masks/{name}/{index:05}.png", mask, check_contrast=False)
+            try:
+                partial.rename(folder)
+            except OSError as error:
+                raise FileExistsError(there) from error  # another process was quicker
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -1,8 +1,10 @@
 """Where runs live, and files that are whole or absent."""
 
+import errno
 import json
 import math
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,16 +29,57 @@ def run_directory(run_dir):
 
 
 @contextmanager
-def whole_file(path):
-    """Give a temporary path to write to; the file appears under its name when all is written."""
+def whole_file(path, need=0, before=None):
+    """Give a temporary path to write to; the file appears under its name when all is written.
+
+    Parameters
+    ----------
+    path : path
+    need : int
+        Bytes that will be written, if that is known.
+    before : path, optional
+        Gets what was under the name till then.
+
+    Raises
+    ------
+    OSError
+        If the disk is full: what was under the name stays.
+    """
     path = Path(path)
     # The ending stays last: writers go by it.
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        yield partial
+        with room_for(path, need):
+            yield partial
+            with open(partial, "rb+") as written:
+                os.fsync(written.fileno())  # before the name, so that a crash of the machine leaves no empty file
+        if before and path.exists():
+            os.replace(path, before)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def room_for(path, need=0):
+    """Raise an OSError that names the path and the space if the disk is full, before or while something is written.
+
+    Libraries tell of it in their own ways, or not at all: so what counts is the space that is left.
+    """
+    def full(needed):
+        return OSError(errno.ENOSPC, f"the disk is full: {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB free; make room "
+                       "and try again, what was there before is as it was", str(path))
+
+    free = shutil.disk_usage(path.parent).free
+    if free < need:
+        raise full(need)
+    try:
+        yield
+    except Exception as error:
+        left = shutil.disk_usage(path.parent).free
+        if left < 2**16 or getattr(error, "errno", None) == errno.ENOSPC:
+            raise full(max(need, free)) from error
+        raise
 
 
 def write_results(run_dir, **results):

@@ -1,5 +1,6 @@
 """Use a model: predict, evaluate, load and save."""
 
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -154,10 +155,12 @@ def save_model(model, path):
     ------
     ValueError
         If the path does not end in .keras.
+    OSError
+        If the disk is full: a model that was there stays.
     """
     if not str(path).endswith(".keras"):
         raise ValueError(f"path: expected a name that ends in .keras, got {str(path)!r}")
-    with whole_file(ROOT / path) as partial:
+    with whole_file(ROOT / path, 4 * model.count_params()) as partial:
         model.save(partial)
 
 
@@ -189,6 +192,9 @@ def load_model(name):
                                 f"got {str(name)!r}, and {path} is not there")
     import shapeseg.models  # noqa: F401 (registers the layers)
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # Keras itself reads over changed bits
+                raise ValueError(f"{damaged} in it is damaged")
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
         check_model(model)
         return model

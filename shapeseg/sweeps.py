@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from shapeseg.files import ROOT, run_directory, whole_file
 
+WRITTEN = ("executed.ipynb", "results.json")
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # a run's kernel says nothing beside the bar of the sweep
 
 
@@ -24,8 +25,9 @@ def sweep(notebook, grid, run_dir, executor=None):
 
     Each run is one papermill run with a directory of its own in `run_dir`: the executed notebook
     (executed.ipynb, or failed.ipynb with the error in it), the notebook's results.json, and what
-    else it writes. A run is done when its notebook has come to its end and its results are there.
-    Called again, a sweep does what is missing and tries again what failed. Several sweeps may work
+    else it writes. A run is done when its notebook has come to its end and its results are there;
+    their checksums are in done.json. Called again, a sweep does what is missing or damaged since, and
+    tries again what failed. Several sweeps may work
     in one directory at the same time, also from several machines that share it.
 
     Parameters
@@ -89,7 +91,7 @@ def _run(notebook, parameters, directory):
     with filelock.FileLock(directory / ".sweep.lock"):  # let go of when its process dies
         if _done(directory):
             return ""
-        for old in ("executed.ipynb", "failed.ipynb", "results.json"):
+        for old in ("done.json", *WRITTEN, "failed.ipynb"):
             (directory / old).unlink(missing_ok=True)
         partial = directory / "partial.ipynb"
         try:
@@ -104,11 +106,25 @@ def _run(notebook, parameters, directory):
                 return f"{error.ename}: {error.evalue}"
             return f"{type(error).__name__}: {error}"
         partial.rename(directory / "executed.ipynb")
+        with whole_file(directory / "done.json") as partial:
+            partial.write_text(json.dumps(_checksums(directory), indent=1) + "\n")
         return ""
 
 
 def _done(directory):
-    return (directory / "executed.ipynb").exists() and (directory / "results.json").exists()
+    if not (directory / "done.json").exists():
+        return False
+    try:
+        if json.loads((directory / "done.json").read_text()) == _checksums(directory):
+            return True
+    except (OSError, ValueError):
+        pass
+    print(f"{directory}: its files are not as its run left them; it is run again")
+    return False
+
+
+def _checksums(directory):
+    return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in WRITTEN}
 
 
 def _results(directory, parameters):
@@ -163,6 +179,11 @@ def _claim(run_dir, notebook):
         if not path.exists():
             with whole_file(path) as partial:
                 partial.write_text(json.dumps(claim, indent=1) + "\n")
-        if json.loads(path.read_text()) != claim:
+        try:
+            claimed = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path}: expected the name of the notebook whose runs are there, but it cannot be read "
+                             f"({error}); delete this file if they are those of {notebook.name}") from error
+        if claimed != claim:
             raise ValueError(f"run_dir: {run_dir} holds runs of other code than {notebook.name} has now; give another "
                              "run_dir, or delete this one")

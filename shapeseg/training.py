@@ -1,5 +1,6 @@
 """Train a model: loss, optimizer, schedule, and a run that can be stopped and gone on with."""
 
+import hashlib
 import importlib.metadata
 import json
 import platform
@@ -33,6 +34,7 @@ FAST_TRAINING = MappingProxyType(dict(
     weight_decay=1e-2, repeat=None))
 
 WEIGHTS = [1.0, 0.02, 0.02]  # of the losses of masks, centres and outlines
+CHECKPOINTS = ("checkpoint.npz", "previous.npz")  # the last, and the one before it
 NAMES = {"logits_iou": "iou", "logits_loss": "masks_loss", "centres_head_loss": "centres_loss",
          "outlines_head_loss": "outlines_loss"}  # Keras' and the history's
 
@@ -60,8 +62,9 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     steps : int
         Number of updates of the weights.
     run_dir : path
-        Holds run.json (all that is needed to repeat the run), history.csv, checkpoint.npz and, at
-        the end, model.keras. A relative path counts from the repository's root.
+        Holds run.json (all that is needed to repeat the run), history.csv, checkpoint.npz, the one
+        before it in previous.npz and, at the end, model.keras. A relative path counts from the
+        repository's root.
     seed : int
         Of the scenes, or of the order of the arrays.
     callbacks : sequence of keras.callbacks.Callback
@@ -96,7 +99,10 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     Raises
     ------
     ValueError
-        If an argument is not as above, or `run_dir` holds a run with other arguments.
+        If an argument is not as above, or `run_dir` holds a run with other arguments or damaged
+        files. Where the checkpoint before the last is whole, the run says so and goes on from there.
+    OSError
+        If the disk is full: the checkpoints that were there stay.
     RuntimeError
         If another process is training in `run_dir`, or the loss is not a number any more.
     """
@@ -123,7 +129,8 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
         state = "already finished" if run.step == steps else "goes on"
         print(f"{run_dir.name}: {state} at step {run.step} of {steps}")
     if run.step == steps:
-        save_model(model, run_dir / "model.keras")  # it may have been stopped just before that
+        run.write_history()  # it may have been stopped just before that
+        save_model(model, run_dir / "model.keras")
         return run.history
     batches = stream(data, arguments["seed"], batch_size, start=run.step * batch_size,
                      count=(steps - run.step) * batch_size, repeat=arguments["repeat"], encode=_encoder(model, data))
@@ -298,14 +305,24 @@ def make_optimizer(optimizer, learning_rate, warmup, schedule, weight_decay, ste
 
 
 class _Run:
-    """The state of a run, in memory and on disk."""
+    """The state of a run, in memory and on disk: the last checkpoint, and the one before it in case that one is damaged."""
 
     def __init__(self, trainer, run_dir):
-        self.trainer, self.run_dir = trainer, run_dir
+        self.trainer, self.run_dir, self.identity = trainer, run_dir, _identity(run_dir)
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
-        if (run_dir / "checkpoint.npz").exists():
-            self._restore()
-        else:  # the weights that the run begins with
+        for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
+            left_over.unlink()
+        checkpoints = _checkpoints(run_dir)
+        for n, path in enumerate(checkpoints):
+            try:
+                self._restore(path)
+                break
+            except Exception as error:
+                damaged = f"{path} is damaged or of another run ({type(error).__name__}: {error})"
+                if n == len(checkpoints) - 1:
+                    raise ValueError(f"run_dir: {damaged}, and there is no other; delete {run_dir} and train again") from error
+                print(f"{damaged}; the one before it is taken")
+        if not checkpoints:  # the weights that the run begins with
             self._checkpoint()
 
     @property
@@ -317,35 +334,40 @@ class _Run:
         rate = float(self.trainer.optimizer.learning_rate)
         self.rows.append(dict(step=self.step, seconds=round(seconds, 1), learning_rate=rate,
                               **{name: float(value) for name, value in logs.items()}))
-        # History first: rows that are newer than the checkpoint are dropped when the run goes on.
+        self._checkpoint(seconds)
+        self.write_history()
+
+    def write_history(self):
         with whole_file(self.run_dir / "history.csv") as partial:
             self.history.to_csv(partial, index=False)
-        self._checkpoint(seconds)
 
     def _checkpoint(self, seconds=0.0):
-        with whole_file(self.run_dir / "checkpoint.npz") as partial:
-            np.savez(partial, step=self.step, seconds=seconds,
-                     **{str(n): v.numpy() for n, v in enumerate(self._variables())})
+        last, before = (self.run_dir / name for name in CHECKPOINTS)
+        arrays = {str(n): v.numpy() for n, v in enumerate(self._variables())}
+        with whole_file(last, sum(array.nbytes for array in arrays.values()), before) as partial:
+            np.savez(partial, run=self.identity, step=self.step, seconds=seconds, rows=json.dumps(self.rows), **arrays)
 
-    def _restore(self):
-        try:
-            with np.load(self.run_dir / "checkpoint.npz", allow_pickle=False) as saved:
-                values = [saved[str(n)] for n in range(len(self._variables()))]
-                self.step, self.seconds = int(saved["step"]), float(saved["seconds"])
-            if self.step:
-                rows = pd.read_csv(self.run_dir / "history.csv")
-                self.rows = rows[rows.step <= self.step].to_dict("records")
-                if self.rows[-1]["step"] != self.step:
-                    raise ValueError(f"history.csv ends at step {self.rows[-1]['step']} of {self.step}")
-        except Exception as error:
-            raise ValueError(f"run_dir: the checkpoint in {self.run_dir} is damaged ({error!r}); delete this "
-                             "directory and train again") from error
+    def _restore(self, path):
+        with np.load(path, allow_pickle=False) as saved:
+            if saved["run"] != self.identity:
+                raise ValueError(f"it is not of the run that {self.run_dir / 'run.json'} describes")
+            values = [saved[str(n)] for n in range(len(self._variables()))]
+            self.step, self.seconds, self.rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))
         for variable, value in zip(self._variables(), values):
             variable.assign(value)
 
     def _variables(self):
         """Weights, running statistics, states of the random generators, and the optimizer's."""
         return [*self.trainer.variables, *self.trainer.optimizer.variables]
+
+
+def _checkpoints(run_dir):
+    return [run_dir / name for name in CHECKPOINTS if (run_dir / name).exists()]
+
+
+def _identity(run_dir):
+    """Of the description of a run; each of its checkpoints holds it."""
+    return hashlib.sha256((run_dir / "run.json").read_bytes()).hexdigest()
 
 
 def _describe(run_dir, model, data, validation, arguments):
@@ -358,7 +380,7 @@ def _describe(run_dir, model, data, validation, arguments):
                         for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
     }, default=lambda number: number.item()))  # NumPy's numbers
     path = run_dir / "run.json"
-    if not (run_dir / "checkpoint.npz").exists():
+    if not _checkpoints(run_dir):
         with whole_file(path) as partial:
             partial.write_text(json.dumps(run, indent=1) + "\n")
         return

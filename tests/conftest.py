@@ -4,6 +4,10 @@ import pytest
 matplotlib.use("Agg")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=3, help="how often a training run is killed")
+
+
 @pytest.fixture(scope="session")
 def small():
     """A scene config that draws, trains and predicts in no time."""

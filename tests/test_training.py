@@ -9,6 +9,7 @@ import pytest
 
 import shapeseg as ss
 from shapeseg.backend import keras, tf
+from shapeseg.training import CHECKPOINTS
 from test_models import SMALL
 
 QUICK = dict(batch_size=2, learning_rate=0.02, warmup=2, every=2)
@@ -63,24 +64,28 @@ def test_the_same_cell_again_after_an_interrupt(small, tmp_path, epoch):
     assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize("name", ["run.json", "checkpoint.npz", "history.csv"])
-@pytest.mark.parametrize("spoil", [lambda whole: b"", lambda whole: whole[:len(whole) // 2], lambda whole: b"[]", None])
+@pytest.mark.parametrize("name", ["run.json", "checkpoints"])
+@pytest.mark.parametrize("spoil", [lambda whole: b"", lambda whole: whole[:len(whole) // 2], lambda whole: b"[]"])
 def test_a_damaged_run_is_named(small, tmp_path, name, spoil):
-    before = ss.build_model(**NETWORK)
-    ss.train(before, small, 4, tmp_path, **QUICK)
-    path = tmp_path / name
-    if spoil:
+    ss.train(ss.build_model(**NETWORK), small, 4, tmp_path, **QUICK)
+    for path in [tmp_path / name] if name == "run.json" else [tmp_path / name for name in CHECKPOINTS]:
         path.write_bytes(spoil(path.read_bytes()))
-    else:
-        path.unlink()
     model = ss.build_model(**NETWORK, seed=1)
     weights = model.get_weights()
-    if name == "checkpoint.npz" and not spoil:  # as if the run had not begun
-        assert len(ss.train(model, small, 4, tmp_path, **QUICK)) == 2
-    else:
-        with pytest.raises(ValueError, match="delete .* and train again"):
-            ss.train(model, small, 4, tmp_path, **QUICK)
-        assert equal(model.get_weights(), weights)
+    with pytest.raises(ValueError, match="delete .* and train again"):
+        ss.train(model, small, 4, tmp_path, **QUICK)
+    assert equal(model.get_weights(), weights)
+
+
+def test_a_run_without_checkpoints_begins_anew_and_a_lost_history_is_written_again(small, tmp_path):
+    history = ss.train(ss.build_model(**NETWORK), small, 4, tmp_path, **QUICK)
+    (tmp_path / "history.csv").unlink()
+    assert ss.train(ss.build_model(**NETWORK), small, 4, tmp_path, **QUICK).equals(history)
+    assert np.allclose(pd.read_csv(tmp_path / "history.csv"), history)
+    for name in CHECKPOINTS:
+        (tmp_path / name).unlink()
+    again = ss.train(ss.build_model(**NETWORK), small, 4, tmp_path, **QUICK)
+    assert again.drop(columns="seconds").equals(history.drop(columns="seconds"))
 
 
 def test_a_row_of_the_history_is_the_mean_over_its_steps(small, tmp_path):
