@@ -209,6 +209,7 @@ def _load(path):
         with redirect_stdout(io.StringIO()):
             dataset = COCO(ROOT / path)
         assert dataset.imgs and dataset.cats, "it has no images or no categories"
+        dataset.dataset.setdefault("info", {})  # older versions of the tool ask for it
         return dataset
     except FileNotFoundError:
         raise
