@@ -1,5 +1,6 @@
 """Many scenes: as arrays, as a stream of batches, as a folder of PNG files."""
 
+import hashlib
 import os
 import shutil
 from collections import deque
@@ -7,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from skimage.io import imread, imsave
+from skimage.io import imsave
 from tqdm import tqdm
 
 from shapeseg.figures import CLASSES
 from shapeseg.files import room_for
+from shapeseg.images import ENDINGS, read_image
 from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene, whole
+
+CHECKSUMS = "checksums.txt"  # in a dataset's folder; sha256sum reads it, too
 
 
 def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
@@ -157,7 +161,8 @@ def check_images(images, channels=None):
 def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
     """Write scenes as PNG files: images/00000.png and masks/circle/00000.png, one folder a class.
 
-    The folder appears when all of it is written, so it is whole or absent.
+    The folder appears when all of it is written, so it is whole or absent. The checksum of each file is
+    in checksums.txt, which `read_dataset` goes by.
 
     Parameters
     ----------
@@ -197,6 +202,9 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
                 for k, name in enumerate(config.classes):
                     mask = scene.masks[..., k].astype(np.uint8) * 255
                     imsave(partial / f"masks/{name}/{index:05}.png", mask, check_contrast=False)
+            files = sorted(path for path in partial.glob("**/*.png"))
+            (partial / CHECKSUMS).write_text("".join(
+                f"{_checksum(path)}  {path.relative_to(partial).as_posix()}\n" for path in files))
             try:
                 partial.rename(folder)
             except OSError as error:
@@ -213,7 +221,7 @@ def read_dataset(folder, classes=CLASSES):
     ----------
     folder : path
         Holds images/NAME.png and, for each class, masks/CLASS/NAME.png: grey, above 127 where the
-        class is. All images have one size.
+        class is. All images have one size. PNG, JPEG and TIFF, of 8 bits a channel: see `read_image`.
     classes : sequence of str
         The class folders, in the order of the mask channels; any names.
 
@@ -228,42 +236,65 @@ def read_dataset(folder, classes=CLASSES):
     FileNotFoundError
         If there are no images, or an image lacks a mask.
     ValueError
-        If `classes` is empty, a file is unreadable or of another size or type, or a mask holds
-        grey levels but none above 127.
+        If `classes` is empty, a file is unreadable or of another size or type, a mask holds
+        grey levels but none above 127, or a file is not as `write_dataset` wrote it.
     """
     if isinstance(classes, str) or len(classes) == 0:
         raise ValueError(f"classes: expected at least one name, for example ['circle'], got {classes!r}")
     folder = Path(folder)
-    names = sorted(path.name for path in folder.glob("images/*.png"))
-    if not names:
+    if (folder / CHECKSUMS).is_file():
+        _check_sums(folder)
+    paths, of_class = _files(folder / "images"), {name: _files(folder / "masks" / name) for name in classes}
+    if not paths:
         raise FileNotFoundError(f"folder: found no images in {folder / 'images'}; expected NAME.png files there")
-    others = sorted(path.name for path in folder.glob("images/*") if path.name not in names)
-    if others:
-        raise ValueError(f"{folder / 'images'}: expected NAME.png files alone, found {', '.join(others[:3])}; "
-                         "convert or remove what is not .png")
-    images = [_read_png(folder / "images" / name, (1, 3)) for name in names]
-    masks = [[_read_png(folder / "masks" / k / name, (1,)) for k in classes] for name in names]
-    for name, image, channels in zip(names, images, masks):
+    for name, files in of_class.items():
+        if missing := sorted(paths.keys() - files.keys()):
+            raise FileNotFoundError(f"{folder / 'masks' / name / missing[0]}.png: there is no such file; each image needs one "
+                                    "mask a class")
+    images = [read_image(path) for path in paths.values()]
+    masks = [[_read_mask(files[stem]) for files in of_class.values()] for stem in paths]
+    for name, image, channels in zip(paths, images, masks):
         for size in {image.shape[:2]} | {mask.shape[:2] for mask in channels}:
             if size != images[0].shape[:2] or image.shape != images[0].shape:
-                raise ValueError(f"{name}: expected {images[0].shape} as the first image, and masks of the "
+                raise ValueError(f"{paths[name]}: expected {images[0].shape} as the first image, and masks of the "
                                  f"same size, got {image.shape} and a size of {size}; make them alike")
         for name_of_class, mask in zip(classes, channels):
             if 0 < mask.max() <= 127:
-                raise ValueError(f"masks/{name_of_class}/{name}: expected 0 and 255, got {mask.min()} to {mask.max()}, "
+                raise ValueError(f"{of_class[name_of_class][name]}: expected 0 and 255, got {mask.min()} to {mask.max()}, "
                                  "so no pixel would belong to the class; multiply 0 and 1 by 255")
     return np.stack(images), np.stack([np.concatenate(channels, axis=-1) for channels in masks]) > 127
 
 
-def _read_png(path, channels):
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; each image needs one mask a class")
-    try:
-        image = imread(path)
-    except Exception as error:
-        raise ValueError(f"{path}: not a readable PNG file ({error}); write it again") from error
-    image = image[..., None] if image.ndim == 2 else image
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in channels:
-        raise ValueError(f"{path}: expected 8 bits and {' or '.join(map(str, channels))} channels, got "
-                         f"{image.shape} {image.dtype}; convert it")
-    return image
+def _read_mask(path):
+    mask = read_image(path)
+    if (mask != mask[..., :1]).any():
+        raise ValueError(f"{path}: expected a grey mask, got colours; give each class a file of its own")
+    return mask[..., :1]
+
+
+def _files(folder):
+    """From an image's name without its ending to its path."""
+    files = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if path.suffix.lower() not in ENDINGS:
+            raise ValueError(f"{folder}: expected images alone ({', '.join(ENDINGS)}), found {path.name}; convert or remove it")
+        if path.stem in files:
+            raise ValueError(f"{folder}: expected one image of each name, found {files[path.stem].name} and {path.name}; "
+                             "remove one")
+        files[path.stem] = path
+    return files
+
+
+def _checksum(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_sums(folder):
+    """Raise an error if a file is not as `write_dataset` wrote it."""
+    for line in (folder / CHECKSUMS).read_text().splitlines():
+        checksum, name = line.split(maxsplit=1)
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: there is no such file, and {CHECKSUMS} names it; write the dataset again")
+        if _checksum(folder / name) != checksum:
+            raise ValueError(f"{folder / name}: it is not as write_dataset wrote it; write the dataset again or, if you have "
+                             f"changed it, delete {CHECKSUMS}")

@@ -1,3 +1,4 @@
+import subprocess
 from dataclasses import replace
 from itertools import islice
 
@@ -6,6 +7,7 @@ import pytest
 from skimage.io import imread, imsave
 
 import shapeseg as ss
+from shapeseg.datasets import CHECKSUMS
 
 
 def same(a, b):
@@ -72,6 +74,7 @@ def test_a_dataset_is_whole_or_absent(tmp_path, small):
 def test_a_mask_is_where_the_grey_is_above_127(tmp_path, small):
     folder = ss.write_dataset(tmp_path / "set", small, count=1)
     grey = np.arange(64 * 64).reshape(64, 64).astype(np.uint8)
+    (folder / CHECKSUMS).unlink()
     imsave(folder / "masks/quad/00000.png", grey, check_contrast=False)
     assert (ss.read_dataset(folder)[1][0, ..., ss.CLASSES.index("quad")] == (grey > 127)).all()
 
@@ -85,11 +88,15 @@ def test_the_order_of_repeated_scenes_depends_on_the_seed_and_the_round(small):
 
 @pytest.mark.parametrize("spoil, error, words", [
     (lambda d: (d / "masks/quad/00001.png").unlink(), FileNotFoundError, "00001.png: there is no such file"),
-    (lambda d: (d / "masks/quad/00001.png").write_bytes(b""), ValueError, "not a readable PNG"),
-    (lambda d: (d / "images/00002.jpg").write_bytes(b""), ValueError, "NAME.png files alone, found 00002.jpg"),
+    (lambda d: (d / "masks/quad/00001.png").write_bytes(b""), ValueError, "quad/00001.png: .* cannot be read"),
+    (lambda d: (d / "images/00002.txt").write_bytes(b""), ValueError, "images: expected images alone .*, found 00002.txt"),
+    (lambda d: (d / "images/00001.JPG").write_bytes(b""), ValueError, "found 00001.JPG and 00001.png"),
+    (lambda d: imsave(d / "masks/quad/00001.png", np.eye(64, dtype=np.uint8)[..., None] * np.uint8([255, 0, 0]),
+                      check_contrast=False),
+     ValueError, "masks/quad/00001.png: expected a grey mask, got colours"),
     (lambda d: imsave(d / "masks/quad/00001.png", np.ones((64, 64), np.uint8), check_contrast=False), ValueError,
      "masks/quad/00001.png: expected 0 and 255, got 1 to 1"),
-    (lambda d: (d / "images/00000.png").write_bytes(b"not a picture"), ValueError, "not a readable PNG"),
+    (lambda d: (d / "images/00000.png").write_bytes(b"not a picture"), ValueError, "00000.png: .* cannot be read"),
     (lambda d: imsave(d / "images/00001.png", np.zeros((32, 32), np.uint8), check_contrast=False), ValueError,
      "00001.png: expected \\(64, 64, 1\\)"),
     (lambda d: imsave(d / "images/00001.png", np.zeros((64, 64), np.uint16), check_contrast=False), ValueError,
@@ -98,9 +105,25 @@ def test_the_order_of_repeated_scenes_depends_on_the_seed_and_the_round(small):
 ])
 def test_a_spoilt_dataset(tmp_path, small, spoil, error, words):
     folder = ss.write_dataset(tmp_path / "set", small, count=2)
+    (folder / CHECKSUMS).unlink()
     spoil(folder)
     with pytest.raises(error, match=words):
         ss.read_dataset(folder)
+
+
+def test_a_file_that_is_not_as_it_was_written_is_named(tmp_path, small):
+    folder = ss.write_dataset(tmp_path / "set", small, count=2)
+    one, other = folder / "images/00000.png", folder / "images/00001.png"
+    whole = one.read_bytes()
+    for damaged in (b"", whole[:-20], whole[:90] + bytes([whole[90] ^ 1]) + whole[91:], other.read_bytes()):
+        one.write_bytes(damaged)
+        with pytest.raises(ValueError, match="images/00000.png: it is not as write_dataset wrote it"):
+            ss.read_dataset(folder)
+    one.unlink()
+    with pytest.raises(FileNotFoundError, match="images/00000.png: there is no such file"):
+        ss.read_dataset(folder)
+    done = subprocess.run(["sha256sum", "--check", "--quiet", CHECKSUMS], cwd=folder, capture_output=True, text=True)
+    assert done.returncode and "images/00000.png" in done.stdout + done.stderr
 
 
 def test_wrong_arguments(tmp_path, small):
