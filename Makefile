@@ -25,10 +25,13 @@ help:
 
 setup: $(VENV)/ready
 
+# A set-up that was interrupted leaves packages of which a half is there: it begins anew.
 $(VENV)/ready: pyproject.toml constraints.txt
+	@if [ -e $(VENV)/unfinished ]; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(VENV)/unfinished
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[cluster]"
-	touch $@
+	mv $(VENV)/unfinished $@ && touch $@
 
 lessons: $(LESSONS:%=$(RUNS)/%.html)
 	@cat $(RUNS)/04_evaluation/results.txt
