@@ -8,9 +8,10 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["files", "figures", "scenes", "datasets", "metrics", "models", "inference",
+    submodules=["checks", "files", "figures", "scenes", "datasets", "metrics", "models", "inference",
                 "instances", "coco", "training", "plots", "sweeps"],
     submod_attrs={
+        "checks": ["check_parameters"],
         "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
         "scenes": ["ARTICLE", "CROWDED", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene", "topmost"],
         "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from itertools import combinations
 from tempfile import TemporaryDirectory
 
@@ -15,10 +15,11 @@ from pycocotools.cocoeval import COCOeval
 from skimage.draw import polygon2mask
 from skimage.measure import find_contours
 
-from shapeseg.figures import CLASSES
-from shapeseg.files import ROOT, whole_file
+from shapeseg.checks import as_array, check_all, check_names, check_outline, check_shape, expect, listed, one_of, real
+from shapeseg.figures import CLASSES, Figure
+from shapeseg.files import find_path, whole_file
 from shapeseg.instances import Object, match
-from shapeseg.scenes import overlap, whole
+from shapeseg.scenes import Scene, overlap
 
 
 def write_coco(path, objects, shape, form="polygon", results=False, classes=CLASSES):
@@ -50,28 +51,26 @@ def write_coco(path, objects, shape, form="polygon", results=False, classes=CLAS
     ValueError
         If an argument is not as above.
     """
-    if form not in ("polygon", "rle"):
-        raise ValueError(f'form: expected "polygon" or "rle", got {form!r}')
-    if not (isinstance(shape, tuple) and len(shape) == 2 and all(whole(side, 1) for side in shape)):
-        raise ValueError(f"shape: expected (height, width) in pixels, got {shape!r}")
+    expect(one_of(form, ("polygon", "rle")), "form", '"polygon" or "rle"', form)
+    expect(isinstance(results, bool), "results", "True or False", results)
+    shape, classes, objects = check_shape(shape), check_names(classes), _check_objects(objects)
+    kinds = f"Objects of the classes {tuple(classes)}{'' if results else ', or Figures'}"
     annotations = []
     for image, several in enumerate(objects, start=1):
         for one in several:
-            if getattr(one, "label", None) not in classes or results and not hasattr(one, "score"):
-                raise ValueError(f"objects: expected Objects of the classes {tuple(classes)}"
-                                 f"{'' if results else ', or Figures'}, got {one!r}")
+            expect(one.label in classes and (isinstance(one, Object) or not results), "objects", kinds, one)
             outline = one.outline if hasattr(one, "outline") else one.vertices
             runs = rle.encode(np.asfortranarray(polygon2mask(shape, outline), np.uint8))
             polygon = [(outline[:, ::-1] + 0.5).ravel().tolist()]  # x, y; here a pixel's centre is at its half
             pixels = {"size": list(shape), "counts": runs["counts"].decode("ascii")}
-            annotations.append({"image_id": image, "category_id": list(classes).index(one.label) + 1,
+            annotations.append({"image_id": image, "category_id": classes.index(one.label) + 1,
                                 "segmentation": pixels if results or form == "rle" else polygon,
                                 **({"score": one.score} if results else {
                                     "id": len(annotations) + 1, "iscrowd": 0, "area": int(rle.area(runs)),
                                     "bbox": rle.toBbox(runs).tolist()})})
     images = [{"id": n + 1, "file_name": f"{n:05}.png", "height": shape[0], "width": shape[1]} for n in range(len(objects))]
     categories = [{"id": n + 1, "name": name} for n, name in enumerate(classes)]
-    path = ROOT / path
+    path = find_path(path, "path")
     with whole_file(path) as partial:
         partial.write_text(json.dumps(annotations if results else {
             "images": images, "categories": categories, "annotations": annotations}))
@@ -91,7 +90,7 @@ def read_coco(path, truth=None):
     Returns
     -------
     list of list of Object
-        One list an image, in the order of the dataset's images; the score is 1 where there is none.
+        One list an image, in the order of the dataset's images; in a dataset the score is 1 where there is none.
         A polygon becomes the outline as it is. Of several polygons or of runs the outline of the
         largest part is traced.
 
@@ -102,16 +101,18 @@ def read_coco(path, truth=None):
     ValueError
         If it is not a COCO file of instances.
     """
-    dataset = _load(truth or path)
-    results = _load_results(dataset, path) if truth else dataset
+    dataset = _load(path, "path") if truth is None else _load(truth, "truth")
+    results = dataset if truth is None else _load_results(dataset, path, "path")
     objects = {image: [] for image in dataset.imgs}
     for one in results.anns.values():
         segmentation = one["segmentation"]
         if isinstance(segmentation, list) and len(segmentation) == 1:
             outline = np.reshape(segmentation[0], (-1, 2))[:, ::-1] - 0.5
         else:
-            outline = trace(results.annToMask(one) > 0)
-        objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], float(one.get("score", 1)),
+            mask = results.annToMask(one) > 0
+            expect(mask.any(), "path", "objects that have a pixel", {**one, "segmentation": "none"})
+            outline = trace(mask)
+        objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], one.get("score", 1),
                                                tuple(outline.mean(axis=0).tolist()), outline))
     return list(objects.values())
 
@@ -141,10 +142,10 @@ def average_precision(truth, results):
     ----------
     Lin et al. 2014, "Microsoft COCO"; https://cocodataset.org/#detection-eval.
     """
-    dataset = _load(truth)
+    dataset = _load(truth, "truth")
     names = [category["name"] for category in dataset.cats.values()]
-    found = _load_results(dataset, results)
-    with redirect_stdout(io.StringIO()):
+    found = _load_results(dataset, results, "results")
+    with _reading(truth, "truth", "a COCO dataset whose objects have an area, and are a crowd or not"):
         measured = COCOeval(dataset, found, "segm")
         measured.evaluate()
         measured.accumulate()
@@ -174,8 +175,17 @@ def evaluate_objects(scenes, objects):
         share of the scenes with the exact number of objects of each class; "pairs", the share of the
         pairs of one class that overlap by up to half of the smaller one whose two figures are both
         found (see `match`), nan where there are no such pairs.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
     """
-    scenes, shape = list(scenes), scenes[0].masks.shape[:2]
+    scenes, objects = check_all(scenes, Scene, "scenes", "Scenes"), _check_objects(objects)
+    sizes = {scene.masks.shape[:2] for scene in scenes}
+    expect(len(sizes) == 1, "scenes", "at least one, all of one size", scenes)
+    expect(len(objects) == len(scenes), "objects", f"a sequence for each of {len(scenes)} scenes", objects)
+    shape = sizes.pop()
     with TemporaryDirectory() as folder:
         truth = write_coco(f"{folder}/truth.json", [scene.figures for scene in scenes], shape, "rle")
         results = write_coco(f"{folder}/results.json", objects, shape, results=True)
@@ -190,6 +200,7 @@ def evaluate_objects(scenes, objects):
 
 def twins(figures):
     """Pairs of one class that overlap: their numbers, and what share of the smaller one's pixels they have in common."""
+    figures = check_all(figures, Figure, "figures", "Figures")
     pairs = [(i, j) for (i, a), (j, b) in combinations(enumerate(figures), 2)
              if a.label == b.label and np.hypot(*np.subtract(a.centre, b.centre)) < a.radius + b.radius]
     shares = [(i, j, overlap(figures[i], figures[j])) for i, j in pairs]
@@ -198,32 +209,68 @@ def twins(figures):
 
 def trace(mask):
     """The outline of the largest part of a mask, half a pixel outside its pixels' centres; (V, 2) rows and columns."""
-    contours = find_contours(np.pad(np.asarray(mask, float), 1), 0.5, fully_connected="high")
-    if not contours:
-        raise ValueError("mask: expected at least one pixel that is set, got none")
+    mask = as_array(mask, "mask")
+    expect(mask.ndim == 2 and mask.dtype == bool, "mask", "(H, W) bool", mask)
+    expect(mask.any(), "mask", "at least one pixel that is set", mask)
+    contours = find_contours(np.pad(mask.astype(float), 1), 0.5, fully_connected="high")
     return max(contours, key=lambda line: polygon2mask(np.add(mask.shape, 2), line).sum())[:-1] - 1
 
 
-def _load(path):
-    try:
-        with redirect_stdout(io.StringIO()):
-            dataset = COCO(ROOT / path)
-        assert dataset.imgs and dataset.cats, "it has no images or no categories"
+def _check_objects(objects):
+    """Return several sequences of Figures or Objects as lists, or raise a ValueError."""
+    expected = "Objects or Figures, a sequence an image"
+    expect(listed(objects) is not None, "objects", expected, objects)
+    return [check_all(several, (Figure, Object), "objects", expected) for several in objects]
+
+
+def _load(path, name):
+    with _reading(path, name, "a COCO dataset of instances") as path:
+        dataset = COCO(path)
+        for part, found in (("images", dataset.imgs), ("categories", dataset.cats), ("annotations", dataset.anns)):
+            given = dataset.dataset[part]
+            if not isinstance(given, list) or len(found) != len(given) or not found and part != "annotations":
+                raise ValueError(f"it has no {part}, or two of one id")
+        for image in dataset.imgs.values():
+            check_shape((image["height"], image["width"]))
+        _check_annotations(dataset, dataset.anns.values())
         dataset.dataset.setdefault("info", {})  # older versions of the tool ask for it
         return dataset
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: expected a COCO dataset of instances ({type(error).__name__}: {error})") from error
 
 
-def _load_results(dataset, path):
+def _load_results(dataset, path, name):
+    with _reading(path, name, "COCO's list of results on that dataset") as path:
+        results = json.loads(path.read_text())
+        if not isinstance(results, list):
+            raise ValueError("it is no list")
+        _check_annotations(dataset, results, scored=True)
+        return dataset.loadRes(results) if results else COCO()
+
+
+@contextmanager
+def _reading(path, name, expected):
+    """Silence COCO's tool; whatever it stumbles over is a ValueError about the file."""
+    path = find_path(path, name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: expected {expected}, and {path} is not there")
     try:
-        results = json.loads((ROOT / path).read_text())
-        assert isinstance(results, list), "it is no list"
         with redirect_stdout(io.StringIO()):
-            return dataset.loadRes(results) if results else COCO()
-    except FileNotFoundError:
-        raise
+            yield path
     except Exception as error:
-        raise ValueError(f"{path}: expected COCO's list of results on that dataset ({type(error).__name__}: {error})") from error
+        raise ValueError(f"{name}: expected {expected}, got {path} ({type(error).__name__}: {error})") from error
+
+
+def _check_annotations(dataset, annotations, scored=False):
+    """Raise an error unless each of these shows pixels of an image; COCO's tool would not see all that is wrong."""
+    for one in annotations:
+        image, segmentation = dataset.imgs[one["image_id"]], one["segmentation"]
+        expect(isinstance(dataset.cats[one["category_id"]]["name"], str), "name", "a text", one)
+        expect(real(one["score"] if scored else one.get("score", 1)), "score", "a number", one)
+        if isinstance(segmentation, list):
+            for polygon in segmentation:
+                check_outline(np.reshape(polygon, (-1, 2)), "segmentation")
+            expect(segmentation, "segmentation", "at least one polygon", one)
+        else:
+            expect(segmentation["size"] == [image["height"], image["width"]], "size", "that of the image", one)
+            counts = segmentation["counts"]
+            runs = rle.frPyObjects(segmentation, *segmentation["size"]) if isinstance(counts, list) else segmentation
+            rle.decode(runs)  # notices runs that are longer than the image

@@ -11,10 +11,14 @@ import numpy as np
 from skimage.io import imsave
 from tqdm import tqdm
 
+from shapeseg.checks import as_array, check_names, expect, listed, told, whole
 from shapeseg.figures import CLASSES
-from shapeseg.files import room_for
+from shapeseg.files import find_path, room_for
 from shapeseg.images import ENDINGS, read_image
-from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene, whole
+from shapeseg.scenes import ARTICLE, ROOM, SceneConfig, check_key, draw_scene, room
+
+REPEAT = 10**6  # scenes that may be gone through again and again: each one's place is that of a permutation of all
+FILES = 10**5  # whose names, of five digits, have an order
 
 CHECKSUMS = "checksums.txt"  # in a dataset's folder; sha256sum reads it, too
 
@@ -27,6 +31,7 @@ def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
     config, seed, split
         As for `draw_scene`.
     indices : iterable of int
+        As many as the memory holds: at most 8 GB of images and masks.
 
     Returns
     -------
@@ -39,9 +44,10 @@ def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
         If an argument is not as above.
     """
     check_key(config, seed, split)
-    if isinstance(indices, (int, str)) or not hasattr(indices, "__iter__"):
-        raise ValueError(f"indices: expected several whole numbers, for example range(16), got {indices!r}")
-    indices = list(indices)
+    most = room(config)
+    given, indices = indices, listed(indices, most)
+    expect(indices is not None and all(map(whole, indices)), "indices",
+           f"several whole numbers, for example range(16), at most {most} for scenes of this size", given)
     size = (len(indices), config.size, config.size)
     images = np.empty(size + (config.channels,), np.uint8)
     masks = np.empty(size + (len(config.classes),), bool)
@@ -61,7 +67,7 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
         (N, H, W, C) uint8 and (N, H, W, K) bool are gone through again and again, each time in
         another order, which depends on `seed` alone.
     batch_size : int
-        Scenes a batch; the last batch of a finite stream may be smaller.
+        Scenes a batch; the last batch of a finite stream may be smaller. At most 8 GB.
     start : int
         The first scene: the stream from `start` is the tail of the stream from 0.
     count : int, optional
@@ -88,23 +94,24 @@ class Stream:
     """What `stream` returns. ``count`` is None where it does not end."""
 
     def __init__(self, data, seed, batch_size, start, count, split, repeat, encode):
-        for name, value, least in (("batch_size", batch_size, 1), ("start", start, 0),
-                                   ("count", count, 0), ("repeat", repeat, 1)):
-            if not (value is None and name in ("count", "repeat") or whole(value, least)):
-                raise ValueError(f"{name}: expected a whole number from {least}, got {value!r}")
-        if not (whole(seed) and seed < 2**32):
-            raise ValueError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
-        if isinstance(data, SceneConfig):
+        check_order(seed, batch_size, repeat)
+        expect(whole(start), "start", "a whole number from 0", start)
+        expect(count is None or whole(count), "count", "None or a whole number from 0", count)
+        drawn = isinstance(data, SceneConfig)
+        expect(encode is None or drawn and callable(encode), "encode", "None with arrays, which hold no scenes, or a function",
+               encode, "" if drawn else "give a SceneConfig")
+        if drawn:
             check_key(data, seed, split)
+            most = room(data)
             self.draw = lambda index: draw_scene(data, seed, index, split)
-        elif encode:
-            raise ValueError("encode: expected None with arrays, which hold no scenes; give a SceneConfig")
         else:
             images, masks = check_pair(data)
+            most = ROOM // (images[0].nbytes + masks[0].nbytes)
             self.draw = lambda index: (images[index], masks[index])
             repeat = len(images)
-        self.seed, self.batch_size, self.encode = seed, batch_size, encode
-        self.start, self.count, self.repeat = start, count, repeat
+        expect(batch_size <= most, "batch_size", f"at most {most} scenes of this size", batch_size)
+        self.seed, self.batch_size, self.encode = int(seed), int(batch_size), encode
+        self.start, self.count, self.repeat = int(start), count and int(count), repeat and int(repeat)
 
     def __iter__(self):
         end = None if self.count is None else self.start + self.count
@@ -125,36 +132,40 @@ class Stream:
     def _scene(self, n):
         if self.repeat:
             round_, place = divmod(n, self.repeat)
-            n = np.random.RandomState([self.seed, round_]).permutation(self.repeat)[place]
+            n = np.random.RandomState([self.seed, round_ % 2**32]).permutation(self.repeat)[place]
         scene = self.draw(int(n))
         if isinstance(scene, tuple):
             return scene
         return (scene.image, scene.masks) + ((self.encode(scene),) if self.encode else ())
 
 
+def check_order(seed, batch_size, repeat):
+    """Raise a ValueError unless these can order the scenes of a stream."""
+    expect(whole(seed, 0, 2**32 - 1), "seed", f"a whole number from 0 to {2**32 - 1}", seed)
+    expect(whole(batch_size, 1), "batch_size", "a whole number from 1", batch_size)
+    expect(repeat is None or whole(repeat, 1, REPEAT), "repeat", f"None or a whole number from 1 to {REPEAT}", repeat)
+
+
 def check_pair(data, name="data", expected="a SceneConfig or two arrays (images, masks)"):
     """Return images and masks from a pair of arrays, or raise a ValueError that says what is wrong."""
-    if not (isinstance(data, (tuple, list)) and len(data) == 2):
-        raise ValueError(f"{name}: expected {expected}, got {type(data).__name__}")
+    expect(isinstance(data, (tuple, list)) and len(data) == 2, name, expected, data)
     return check_arrays(*data)
 
 
 def check_arrays(images, masks):
     """Return images and masks, or raise a ValueError that says what is wrong with them."""
-    images, masks = check_images(images), np.asarray(masks)
-    if masks.ndim != 4 or masks.dtype != bool or masks.shape[:3] != images.shape[:3]:
-        raise ValueError(f"masks: expected {images.shape[:3] + ('K',)} bool to match the images, "
-                         f"got {masks.shape} {masks.dtype}; threshold probabilities first, for example p > 0.5")
+    images, masks = check_images(images), as_array(masks, "masks")
+    expect(masks.ndim == 4 and masks.dtype == bool and masks.shape[:3] == images.shape[:3] and masks.size, "masks",
+           f"{images.shape[:3] + ('K',)} bool to match the images", masks, "threshold probabilities first, for example p > 0.5")
     return images, masks
 
 
 def check_images(images, channels=None):
     """Return images as an array, or raise a ValueError unless they are (N, H, W, C) uint8."""
-    images = np.asarray(images)
-    if (images.ndim != 4 or images.dtype != np.uint8 or 0 in images.shape
-            or channels not in (None, images.shape[-1])):
-        raise ValueError(f"images: expected (N, H, W, {channels or 'C'}) uint8 and none of them 0, got {images.shape} "
-                         f"{images.dtype}; one grey image becomes such an array by image[None, ..., None]")
+    images = as_array(images, "images")
+    expect(images.ndim == 4 and images.dtype == np.uint8 and images.size and channels in (None, images.shape[-1]), "images",
+           f"(N, H, W, {channels or 'C'}) uint8 and none of them 0", images,
+           "one grey image becomes such an array by image[None, ..., None]")
     return images
 
 
@@ -171,7 +182,7 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
     config, seed, split
         As for `draw_scene`.
     count : int
-        Number of scenes, from 1.
+        Number of scenes, from 1 to 100000.
 
     Returns
     -------
@@ -185,13 +196,13 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
     ValueError
         If another argument is not as above.
     """
-    folder, there = Path(folder), f"folder: {folder} is there already; give a new name or delete it"
+    folder = find_path(folder, "folder", Path())
+    there = f"folder: {folder} is there already; give a new name or delete it"
     if folder.exists():
         raise FileExistsError(there)
-    if not whole(count, 1):
-        raise ValueError(f"count: expected a whole number from 1, got {count!r}")
+    expect(whole(count, 1, FILES), "count", f"a whole number from 1 to {FILES}", count)
     check_key(config, seed, split)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial = folder.with_name(f".{folder.name[:40]}.{os.getpid()}.partial")
     try:
         with room_for(folder):
             for part in ("images", *(f"masks/{name}" for name in config.classes)):
@@ -239,9 +250,9 @@ def read_dataset(folder, classes=CLASSES):
         If `classes` is empty, a file is unreadable or of another size or type, a mask holds
         grey levels but none above 127, or a file is not as `write_dataset` wrote it.
     """
-    if isinstance(classes, str) or len(classes) == 0:
-        raise ValueError(f"classes: expected at least one name, for example ['circle'], got {classes!r}")
-    folder = Path(folder)
+    classes, folder = check_names(classes), find_path(folder, "folder", Path())
+    for name in classes:
+        find_path(folder / "masks" / name, "classes")
     if (folder / CHECKSUMS).is_file():
         _check_sums(folder)
     paths, of_class = _files(folder / "images"), {name: _files(folder / "masks" / name) for name in classes}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shapeseg.checks import SIDE, check_outline, expect, one_of, real, whole
+
 CLASSES = ("circle", "triangle", "quad", "pentagon", "unknown")
 
 # Unknown figures that no training scene holds: they show whether "unknown" means anything.
@@ -40,6 +42,11 @@ class Figure:
         In (0, 1]; at 1 nothing shows through.
     vertices : (V, 2) array of float
         The outline as (row, column) in pixels, closed from the last vertex to the first.
+
+    Raises
+    ------
+    ValueError
+        If a value is not as above.
     """
 
     kind: str
@@ -50,6 +57,22 @@ class Figure:
     colour: tuple
     opacity: float
     vertices: np.ndarray
+
+    def __post_init__(self):
+        for name in ("kind", "label"):
+            expect(isinstance(getattr(self, name), str), name, "a text", getattr(self, name))
+        check_point(self.centre)
+        expect(real(self.radius, 0), "radius", "a number from 0", self.radius)
+        expect(real(self.angle), "angle", "a number", self.angle)
+        expect(isinstance(self.colour, tuple) and all(whole(level, 0, 255) for level in self.colour), "colour",
+               "a tuple of levels from 0 to 255", self.colour)
+        expect(real(self.opacity, 0, 1), "opacity", "a number from 0 to 1", self.opacity)
+        object.__setattr__(self, "vertices", check_outline(self.vertices, "vertices"))
+
+
+def check_point(centre):
+    """Raise a ValueError unless this is the centre of something."""
+    expect(isinstance(centre, tuple) and len(centre) == 2 and all(map(real, centre)), "centre", "(row, column)", centre)
 
 
 def outline(kind, rng):
@@ -70,10 +93,10 @@ def outline(kind, rng):
     Raises
     ------
     ValueError
-        If the kind is unknown.
+        If the kind is unknown or there are no such random numbers.
     """
-    if kind not in OUTLINES:
-        raise ValueError(f"kind: expected one of {', '.join(OUTLINES)}, got {kind!r}")
+    expect(one_of(kind, OUTLINES), "kind", f"one of {', '.join(OUTLINES)}", kind)
+    expect(isinstance(rng, np.random.RandomState), "rng", "a numpy.random.RandomState", rng)
     vertices = OUTLINES[kind](rng)
     return vertices / np.hypot(*vertices.T).max()
 
@@ -99,7 +122,14 @@ def fill(vertices):
         Rows and columns of the bounding box.
     inside : (h, w) array of bool
         The pixels inside, within the box.
+
+    Raises
+    ------
+    ValueError
+        If the vertices are fewer than 3, or are no finite numbers, or too far apart for the memory.
     """
+    vertices = check_outline(vertices, "vertices")
+    vertices = (vertices + SIDE) - SIDE  # to 2**-36 of a pixel: no slope overflows
     top, left = np.ceil(vertices.min(axis=0)).astype(int)
     bottom, right = np.floor(vertices.max(axis=0)).astype(int) + 1
     height, width = max(bottom - top, 0), max(right - left, 0)

@@ -8,7 +8,23 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
+from shapeseg.checks import MOST, expect, told, whole
+
 ROOT = Path(__file__).resolve().parents[1]  # the repository
+
+
+def find_path(path, name, start=ROOT):
+    """The absolute path of an argument, or a ValueError if no file can have it; a relative one counts from `start`."""
+    try:
+        found = start / Path(path)
+        found.lstat()
+    except FileNotFoundError:
+        pass
+    except (TypeError, ValueError, OSError) as error:
+        raise ValueError(f"{name}: expected a path, got {told(path)} ({error})") from error
+    return found
 
 
 def run_directory(run_dir):
@@ -22,9 +38,17 @@ def run_directory(run_dir):
     Returns
     -------
     pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        If there can be no such directory.
     """
-    path = ROOT / run_dir
-    path.mkdir(parents=True, exist_ok=True)
+    path = find_path(run_dir, "run_dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"run_dir: expected a directory, or where one can be made, got {told(run_dir)} ({error})") from error
     return path
 
 
@@ -45,9 +69,10 @@ def whole_file(path, need=0, before=None):
     OSError
         If the disk is full: what was under the name stays.
     """
-    path = Path(path)
+    path = find_path(path, "path")
+    expect(path.parent.is_dir() and not path.is_dir(), "path", "the name of a file in a directory that is there", path)
     # The ending stays last: writers go by it.
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
     try:
         with room_for(path, need):
             yield partial
@@ -100,14 +125,13 @@ def write_results(run_dir, **results):
     Raises
     ------
     ValueError
-        If a value is none of these.
+        If a value is none of these, or there can be no such directory.
     """
     flat = {}
     for name, value in results.items():
-        value = value.item() if getattr(value, "shape", None) == () else value  # NumPy's numbers
-        if not isinstance(value, (int, float, str, bool, type(None))):
-            raise ValueError(f"{name}: expected a number, a text, a truth value or None, got {value!r}; "
-                             "give each number a name of its own")
+        value = value.item() if isinstance(value, (np.generic, np.ndarray)) and value.shape == () else value
+        good = isinstance(value, (float, str, bool, type(None))) or whole(value, -MOST)
+        expect(good, name, "a number, a text, a truth value or None", value, "give each number a name of its own")
         flat[name] = None if isinstance(value, float) and not math.isfinite(value) else value  # JSON has no nan
     path = run_directory(run_dir) / "results.json"
     with whole_file(path) as partial:

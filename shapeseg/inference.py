@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from shapeseg.backend import keras, tf
+from shapeseg.checks import expect, several, told
 from shapeseg.datasets import check_images, check_pair
 from shapeseg.figures import CLASSES
-from shapeseg.files import ROOT, whole_file
+from shapeseg.files import ROOT, find_path, whole_file
 from shapeseg.metrics import Counts
-from shapeseg.models import receptive_field
+from shapeseg.models import check_model, receptive_field
 
 MODELS = ROOT / "data" / "models"
 PIXELS_A_CALL = 2**19  # how much goes through the network at once, where images are small
@@ -90,13 +91,6 @@ def _margin(model):
     return -(-reach // multiple) * multiple
 
 
-def check_model(model):
-    """Raise a ValueError unless this is a network from `build_model`."""
-    if not {"logits", "masks"} <= {layer.name for layer in getattr(model, "layers", ())}:
-        raise ValueError("model: expected a network from build_model or load_model, with layers \"logits\" and "
-                         f"\"masks\", got {model!r}")
-
-
 def _forward(model, outputs):
     """The network up to some of its outputs, as one compiled function for every size of image, made once a model."""
     made = model.__dict__.setdefault("_shapeseg_forward", {})
@@ -132,13 +126,17 @@ def evaluate(model, batches, threshold=0.5, classes=CLASSES):
     ValueError
         If the batches are endless, empty or not as above.
     """
-    if getattr(batches, "count", 0) is None or getattr(batches, "cardinality", int)() == tf.data.INFINITE_CARDINALITY:
+    if getattr(batches, "count", 0) is None or (
+            isinstance(batches, tf.data.Dataset) and batches.cardinality() == tf.data.INFINITE_CARDINALITY):
         raise ValueError("batches: expected a finite number of them, got an endless stream; say how many "
                          "scenes, for example stream(config, seed, count=500)")
+    expect(several(batches), "batches", "pairs of arrays, for example [(images, masks)]", batches)
     counts = Counts(threshold)
     for batch in batches:
         images, masks = check_pair(batch, "batches", "pairs of arrays, for example [(images, masks)]")
-        counts.add(predict(model, images), masks)
+        probabilities = predict(model, images)
+        expect(masks.shape == probabilities.shape, "batches", f"masks of the model's {probabilities.shape[-1]} classes", masks)
+        counts.add(probabilities, masks)
     return counts.table(classes)
 
 
@@ -154,13 +152,14 @@ def save_model(model, path):
     Raises
     ------
     ValueError
-        If the path does not end in .keras.
+        If there is no such model, or the path does not end in .keras, or its directory is not there.
     OSError
         If the disk is full: a model that was there stays.
     """
-    if not str(path).endswith(".keras"):
-        raise ValueError(f"path: expected a name that ends in .keras, got {str(path)!r}")
-    with whole_file(ROOT / path, 4 * model.count_params()) as partial:
+    check_model(model)
+    path = find_path(path, "path")
+    expect(path.suffix == ".keras", "path", "a name that ends in .keras", path)
+    with whole_file(path, 4 * model.count_params()) as partial:
         model.save(partial)
 
 
@@ -185,11 +184,12 @@ def load_model(name):
         If the file is not a readable model. It is loaded in Keras' safe mode: a model from a
         stranger cannot run code.
     """
-    path = MODELS / f"{name}.keras" if str(name).isidentifier() else ROOT / name
+    by_name = isinstance(name, str) and name.isidentifier()
+    path = find_path(MODELS / f"{name}.keras" if by_name else name, "name")
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in MODELS.glob("*.keras"))) or "none yet"
         raise FileNotFoundError(f"name: expected a reference model ({known}) or the path of a .keras file, "
-                                f"got {str(name)!r}, and {path} is not there")
+                                f"got {told(name)}, and {path} is not there")
     import shapeseg.models  # noqa: F401 (registers the layers)
     try:
         with zipfile.ZipFile(path) as archive:
@@ -199,5 +199,5 @@ def load_model(name):
         check_model(model)
         return model
     except Exception as error:
-        raise ValueError(f"{path}: expected a .keras file that save_model wrote; it could not be read "
+        raise ValueError(f"name: expected a .keras file that save_model wrote, got {path}, which could not be read "
                          f"({type(error).__name__}: {error})") from error

@@ -8,9 +8,10 @@ from scipy.optimize import linear_sum_assignment
 from skimage.draw import polygon2mask
 
 from shapeseg.backend import tf
-from shapeseg.figures import CLASSES
+from shapeseg.checks import as_array, check_all, check_names, check_outline, check_shape, expect, real
+from shapeseg.figures import CLASSES, Figure, check_point
 from shapeseg.inference import run_network
-from shapeseg.scenes import whole
+from shapeseg.models import is_network
 
 SPREAD = 1.0  # standard deviation of a centre's bump in the heat map, in its pixels
 SAME = 0.6  # two outlines whose IoU is greater are one object
@@ -27,11 +28,16 @@ class Object:
     label : str
         Its class.
     score : float
-        In [0, 1]: how sure the network is.
+        How sure the network is; ours are in [0, 1].
     centre : (row, column)
         In pixels.
     outline : (V, 2) array of float
         The whole outline as (row, column) in pixels, also where another object lies over it.
+
+    Raises
+    ------
+    ValueError
+        If a value is not as above.
     """
 
     label: str
@@ -39,9 +45,16 @@ class Object:
     centre: tuple
     outline: np.ndarray = field(repr=False)
 
+    def __post_init__(self):
+        expect(isinstance(self.label, str), "label", "a text", self.label)
+        expect(real(self.score), "score", "a number", self.score)
+        check_point(self.centre)
+        object.__setattr__(self, "score", float(self.score))
+        object.__setattr__(self, "outline", check_outline(self.outline, "outline"))
+
     def mask(self, shape):
         """The amodal mask: all pixels inside the outline; (H, W) bool for `shape` = (H, W)."""
-        return polygon2mask(shape, self.outline)
+        return polygon2mask(check_shape(shape), self.outline)
 
 
 def find_objects(model, image, threshold=0.3, classes=CLASSES):
@@ -75,18 +88,14 @@ def find_objects(model, image, threshold=0.3, classes=CLASSES):
     Centres as a heat map: Zhou et al. 2019, "Objects as points". Outlines as distances along rays:
     Schmidt et al. 2018 (StarDist); Xie et al. 2020 (PolarMask).
     """
-    if len(getattr(model, "outputs", ())) != 3:
-        raise ValueError('model: expected a network that finds objects, from build_model(rays=64) or load_model("objects"), '
-                         f"got {model!r}")
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold: expected a number between 0 and 1, got {threshold!r}")
-    image = np.asarray(image)
-    if image.ndim != 3:
-        raise ValueError(f"image: expected one image (H, W, {model.input_shape[-1]}) uint8, got {image.shape} {image.dtype}")
+    expect(is_network(model) and len(model.outputs) == 3, "model",
+           'a network that finds objects, from build_model(rays=64) or load_model("objects")', model)
+    expect(real(threshold) and 0 < threshold < 1, "threshold", "a number between 0 and 1", threshold)
+    image, channels, names = as_array(image, "image"), model.input_shape[-1], check_names(classes, model.outputs[1].shape[-1])
+    expect(image.ndim == 3 and image.dtype == np.uint8 and image.size and image.shape[-1] == channels, "image",
+           f"one image (H, W, {channels}) uint8", image)
     masks, centres, outlines = (result[0] for result in run_network(model, image[None]))
-    if isinstance(classes, str) or len(classes) != masks.shape[-1]:
-        raise ValueError(f"classes: expected {masks.shape[-1]} names, got {classes!r}")
-    return decode(centres, outlines, model.get_layer("fold").patch, threshold, classes), masks
+    return decode(centres, outlines, model.get_layer("fold").patch, float(threshold), names), masks
 
 
 def match(figures, objects, shape, least=0.5):
@@ -105,9 +114,17 @@ def match(figures, objects, shape, least=0.5):
     -------
     list of int
         For each figure the index of its object, or -1. No object stands for two figures.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
     """
+    figures = check_all(figures, Figure, "figures", "Figures")
+    objects, shape = check_all(objects, Object, "objects", "Objects"), check_shape(shape)
+    expect(real(least, 0, 1) and least > 0, "least", "a number in (0, 1]", least)
     matched = [-1] * len(figures)
-    if len(figures) and len(objects):
+    if figures and objects:
         ious = rle.iou(runs([figure.vertices for figure in figures], shape), runs([one.outline for one in objects], shape),
                        [0] * len(objects))
         ious *= [[figure.label == one.label for one in objects] for figure in figures]
@@ -258,7 +275,7 @@ def decode(centres, outlines, patch, threshold, classes=CLASSES):
         pixel = np.array([row, column]) // 2
         channels = outlines[tuple(pixel)]
         centre = (pixel + channels[:2]) * 2 * patch + (2 * patch - 1) / 2
-        rays = rays_of(channels[2:], patch)
+        rays = np.minimum(rays_of(channels[2:], patch), 2 * max(shape))  # what is longer ends outside, too
         outline = centre + rays[:, None] * directions(len(rays))
         inside = runs([outline], shape)
         if not kept or rle.iou(inside, kept, [0] * len(kept)).max() <= SAME:

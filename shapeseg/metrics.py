@@ -1,13 +1,13 @@
 """How good are predicted masks? Every number from counts over the whole set."""
 
-from numbers import Real
+import math
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage, stats
 
+from shapeseg.checks import as_array, check_names, expect, real, whole
 from shapeseg.figures import CLASSES
-from shapeseg.scenes import whole
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] in the cross-entropy
 
@@ -34,9 +34,8 @@ class Counts:
     """
 
     def __init__(self, threshold=0.5):
-        if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-            raise ValueError(f"threshold: expected a number in [0, 1], got {threshold!r}")
-        self.threshold = threshold
+        expect(real(threshold, 0, 1), "threshold", "a number in [0, 1]", threshold)
+        self.threshold = float(threshold)
         self.sums = 0
 
     def add(self, probabilities, truth):
@@ -54,7 +53,7 @@ class Counts:
             If shapes differ, here or from the batch before, types are not as above, or a probability is
             outside [0, 1] or nan.
         """
-        p, truth = np.asarray(probabilities), np.asarray(truth)
+        p, truth = as_array(probabilities, "probabilities"), as_array(truth, "truth")
         if p.shape != truth.shape or truth.ndim != 4 or truth.dtype != bool or p.dtype.kind != "f":
             raise ValueError(f"probabilities and truth: expected (N, H, W, K) float and bool, got "
                              f"{p.shape} {p.dtype} and {truth.shape} {truth.dtype}")
@@ -63,12 +62,13 @@ class Counts:
                              "logits go through a sigmoid first")
         if np.ndim(self.sums) and self.sums.shape[1] != truth.shape[-1]:
             raise ValueError(f"truth: expected {self.sums.shape[1]} classes as before, got {truth.shape[-1]}")
+        p = p.astype(np.result_type(p, np.float32), copy=False)  # half precision has no EPSILON
         predicted, axes = p > self.threshold, (0, 1, 2)
         # Cross-entropy looks at the probability that was given to what is true.
         given = np.clip(np.where(truth, p, 1 - p), EPSILON, 1 - EPSILON)
         self.sums = self.sums + np.stack([
             (predicted & truth).sum(axes), (predicted & ~truth).sum(axes), (~predicted & truth).sum(axes),
-            np.full(p.shape[-1], p[..., 0].size),
+            np.full(p.shape[-1], math.prod(p.shape[:3])),
             -np.log(given).sum(axes, dtype=np.float64), np.square(p - truth).sum(axes, dtype=np.float64)])
         return self
 
@@ -89,8 +89,7 @@ class Counts:
         """
         if np.ndim(self.sums) == 0:
             raise ValueError("batches: expected at least one batch of (images, masks), got none")
-        if isinstance(classes, str) or len(classes) != self.sums.shape[1] or "mean" in classes:
-            raise ValueError(f"classes: expected {self.sums.shape[1]} names other than \"mean\", got {classes!r}")
+        names = check_names(classes, self.sums.shape[1], other="mean")
         hit, false, missed, pixels, cross_entropy, squared_error = self.sums
         with np.errstate(invalid="ignore"):
             table = pd.DataFrame({
@@ -101,7 +100,7 @@ class Counts:
                 "recall": hit / (hit + missed),
                 "iou": hit / (hit + false + missed),
                 "dice": 2 * hit / (2 * hit + false + missed),
-            }, index=pd.Index(classes, name="class"))
+            }, index=pd.Index(names, name="class"))
         table.loc["mean"] = table.mean()
         return table
 
@@ -124,7 +123,7 @@ def iou(predicted, truth):
     ValueError
         If the arrays differ in shape or are not boolean.
     """
-    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    predicted, truth = as_array(predicted, "predicted"), as_array(truth, "truth")
     if predicted.shape != truth.shape or truth.ndim != 4 or predicted.dtype != bool or truth.dtype != bool:
         raise ValueError(f"predicted and truth: expected (N, H, W, K) bool, got {predicted.shape} "
                          f"{predicted.dtype} and {truth.shape} {truth.dtype}; threshold probabilities "
@@ -162,13 +161,13 @@ def boundary(masks, width):
     >>> int(boundary(mask, 1).sum()), int(boundary(mask, 2).sum())
     (16, 24)
     """
-    masks = np.asarray(masks)
-    if masks.ndim != 4 or masks.dtype != bool:
-        raise ValueError(f"masks: expected (N, H, W, K) bool, got {masks.shape} {masks.dtype}; threshold "
-                         "probabilities first, for example p > 0.5")
-    if not whole(width, 1):
-        raise ValueError(f"width: expected a whole number of pixels from 1, got {width!r}")
-    window = (1, 2 * width + 1, 2 * width + 1, 1)
+    masks = as_array(masks, "masks")
+    expect(masks.ndim == 4 and masks.dtype == bool, "masks", "(N, H, W, K) bool", masks,
+           "threshold probabilities first, for example p > 0.5")
+    expect(whole(width, 1), "width", "a whole number of pixels from 1", width)
+    if not masks.size:
+        return masks.copy()
+    window = (1, *(2 * min(int(width), side) + 1 for side in masks.shape[1:3]), 1)  # wider ones see no more
     inner = ndimage.minimum_filter(masks.view(np.uint8), window, mode="constant", cval=0)
     return masks & (inner == 0)
 
@@ -190,15 +189,20 @@ def interval(values):
         The mean of many such runs lies within mean ± half, 19 times of 20, if runs scatter
         normally. `half` is nan for a single run, which says nothing about its spread.
 
+    Raises
+    ------
+    ValueError
+        If the values are not such numbers.
+
     Examples
     --------
     >>> mean, half = interval([0.90, 0.92, 0.94])
     >>> f"{mean:.2f} ± {half:.2f}"
     '0.92 ± 0.05'
     """
-    values = np.asarray(values, float)
-    if values.ndim != 1 or not values.size:
-        raise ValueError(f"values: expected a sequence of numbers, one a run, got shape {values.shape}")
+    values = as_array(values, "values")
+    expect(values.ndim == 1 and values.size and values.dtype.kind in "iuf", "values", "a sequence of numbers, one a run", values)
+    values = values.astype(float)
     if values.size == 1:
         return float(values[0]), float("nan")
     return float(values.mean()), float(stats.t.ppf(0.975, values.size - 1) * stats.sem(values))

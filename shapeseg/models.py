@@ -3,7 +3,7 @@
 from types import MappingProxyType
 
 from shapeseg.backend import keras, tf
-from shapeseg.scenes import whole
+from shapeseg.checks import expect, listed, one_of, real, whole
 
 layers = keras.layers
 
@@ -21,6 +21,8 @@ FAST_MODEL = MappingProxyType(dict(
 
 OUTLINE_WIDTH = 128  # channels of the block that finds outlines
 PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
+COARSEST = 1024  # pixels of the image a pixel of the features: to multiples of it images are padded
+WEIGHTS = 2**31  # about as many as memory holds
 
 
 def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=None, kernels=(3, 7),
@@ -33,14 +35,15 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     classes : int
         Mask channels K.
     channels : int
-        Image channels C.
+        Image channels C; like `classes`, at most 1000.
     blocks : int
-        Encoder blocks, and as many decoder blocks; each halves the resolution.
+        Encoder blocks, and as many decoder blocks; each halves the resolution. patch · 2**blocks is
+        at most 1024.
     widths : sequence of int
         Feature channels of each encoder block; the decoder mirrors them.
     depths : sequence of int, optional
         Steps of each block, one after the other: the first has all kernels, the others the first
-        kernel alone. Without it all have one step, as in the article.
+        kernel alone. Without it all have one step, as in the article. At most 32.
     kernels : sequence of int
         Odd sizes of the parallel convolutions of a block.
     decoder_kernels : sequence of int, optional
@@ -53,7 +56,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         after the head: 1/patch² of the work, patch times the receptive field.
     contrast : int, optional
         Odd window in pixels of the local contrast (see `LocalContrast`) that the encoder gets in
-        place of the grey levels.
+        place of the grey levels. At most 1023.
     activation : "relu" or "silu"
     output : "sigmoid" or "softmax"
         K independent channels, or K classes and a background (the last channel) that compete.
@@ -63,7 +66,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         Batch normalization in each block; the block's input added to its convolutions.
     rays : int
         Above 0 the network also finds objects (see `find_objects`), each by its centre and this many
-        distances from there to its outline; at least 8.
+        distances from there to its outline; 8 to 1024.
     seed : int
         Of the initial weights and of the dropout: the same seed, the same network.
 
@@ -91,9 +94,10 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     decoder_kernels = kernels if decoder_kernels is None else decoder_kernels
     _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
            activation, output, dropout, normalize, residual, rays, seed)
-    classes, channels, patch = int(classes), int(channels), int(patch)  # NumPy's numbers are welcome, too
+    classes, channels, blocks, patch, rays = map(int, (classes, channels, blocks, patch, rays))  # NumPy's are welcome, too
     widths, depths, kernels, decoder_kernels = (
         [*map(int, values)] for values in (widths, depths, kernels, decoder_kernels))
+    dropout = float(dropout)
     keras.utils.set_random_seed(int(seed))  # what follows draws its own seeds from here
     image = keras.Input((None, None, channels), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(image)
@@ -137,7 +141,7 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     centres = encoder_block(trunk, widths[0], kernels[:1], activation, dropout, "centres", **parts)
     outlines = encoder_block(coarse, OUTLINE_WIDTH, kernels[:1], activation, dropout, "outlines", **parts)
     heads = []
-    for name, y, start in (("centres", centres, [-5.0] * classes), ("outlines", outlines, [0.0] * 2 + [2.5] * int(rays))):
+    for name, y, start in (("centres", centres, [-5.0] * classes), ("outlines", outlines, [0.0] * 2 + [2.5] * rays)):
         head = layers.Conv2D(len(start), 1, name=f"{name}_head")
         heads.append(head(y))
         head.bias.assign(start)  # a centre is rare, the way to it short, an outline a few patches away
@@ -189,8 +193,15 @@ def receptive_field(model, row):
     first, last : int
         The first and the last row of what goes into the fold that can change it; borders are not
         counted. (With local contrast, each of those has seen a window of the image itself.)
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
     """
-    ranges = {id(model.get_layer("unfold").output): (row, row)}
+    check_model(model)
+    expect(whole(row), "row", "a whole number from 0", row)
+    ranges = {id(model.get_layer("unfold").output): (int(row), int(row))}
     for layer in reversed(model.layers):
         if id(layer.output) not in ranges or layer.name in ("image", "rescale", "contrast", "pad"):
             continue
@@ -223,12 +234,12 @@ def cut_skips(model, names=None):
     Raises
     ------
     ValueError
-        If there is no such skip.
+        If there is no such skip, or no such model.
     """
+    check_model(model)
     skips = [layer.name for layer in model.layers if layer.name.endswith("_skip")]
-    names = skips if names is None else names
-    if not names or isinstance(names, str) or not set(names) <= set(skips):
-        raise ValueError(f"names: expected some of the model's skips, {skips}, got {names!r}")
+    given, names = names, skips if names is None else listed(names)
+    expect(names and all(one_of(name, skips) for name in names), "names", f"some of the model's skips, {skips}", given)
 
     def call(layer, inputs, **keywords):
         if layer.name in names:
@@ -254,12 +265,31 @@ def multiply_adds(model, size):
     -------
     dict of str to int
         Of the convolutions alone, in the order of the layers; what the others add is small.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
     """
+    check_model(model)
+    expect(whole(size, 1), "size", "a whole number of pixels from 1", size)
     convolutions = [layer for layer in model.layers if hasattr(layer, "kernel")]
     every = keras.Model(model.input, [layer.output for layer in convolutions])
-    outputs = every(tf.zeros((1, size, size, model.input_shape[-1]), "uint8"), training=False)
-    return {layer.name: layer.kernel.shape.num_elements() * output.shape[1] * output.shape[2]
+    multiple = model.get_layer("pad").multiple  # the smallest image that is not padded; larger ones are so many of it
+    outputs = every(tf.zeros((1, multiple, multiple, model.input_shape[-1]), "uint8"), training=False)
+    times = (-(-int(size) // multiple))**2
+    return {layer.name: times * layer.kernel.shape.num_elements() * output.shape[1] * output.shape[2]
             for layer, output in zip(convolutions, outputs)}
+
+
+def is_network(model):
+    """Is this a network from `build_model`?"""
+    return isinstance(model, keras.Model) and {"pad", "fold", "unfold", "logits", "masks"} <= {layer.name for layer in model.layers}
+
+
+def check_model(model):
+    """Raise a ValueError unless this is a network from `build_model`."""
+    expect(is_network(model), "model", 'a network from build_model or load_model, with layers "logits" and "masks"', model)
 
 
 @keras.saving.register_keras_serializable("shapeseg")
@@ -370,32 +400,34 @@ class CropLike(layers.Layer):
 
 def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
            activation, output, dropout, normalize, residual, rays, seed):
-    def several(values, least):
-        return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, least) for v in values)
+    def several(values, *limits):
+        return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, *limits) for v in values)
 
     def odd(values):
         return several(values, 1) and all(k % 2 for k in values) and len(set(values)) == len(values)
 
     branches = max(len(k) if isinstance(k, (tuple, list)) else 1 for k in (kernels, decoder_kernels))
-    for name, value, good, expected in (
-            ("kernels", kernels, odd(kernels), "different odd whole numbers, for example (3, 7)"),
-            ("decoder_kernels", decoder_kernels, odd(decoder_kernels), "None or different odd whole numbers"),
-            ("classes", classes, whole(classes, 1), "a whole number from 1"),
-            ("channels", channels, whole(channels, 1), "a whole number from 1"),
-            ("blocks", blocks, whole(blocks, 1), "a whole number from 1"),
-            ("widths", widths, several(widths, branches) and len(widths) == blocks,
-             f"{blocks} whole numbers (one a block), each at least the number of kernels"),
-            ("depths", depths, several(depths, 1) and len(depths) == blocks, f"None or {blocks} whole numbers from 1"),
-            ("contrast", contrast, contrast is None or whole(contrast, 3) and contrast % 2,
-             "None or an odd whole number from 3"),
-            ("skip", skip, skip in ("none", "add", "concat"), '"none", "add" or "concat"'),
-            ("patch", patch, whole(patch, 1), "a whole number from 1"),
-            ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
-            ("activation", activation, activation in ("relu", "silu"), '"relu" or "silu"'),
-            ("dropout", dropout, isinstance(dropout, (int, float)) and 0 <= dropout < 1, "a number in [0, 1)"),
-            ("normalize", normalize, isinstance(normalize, bool), "True or False"),
-            ("residual", residual, isinstance(residual, bool), "True or False"),
-            ("rays", rays, whole(rays) and (rays == 0 or rays >= 8), "0 or a whole number from 8"),
-            ("seed", seed, whole(seed) and seed < 2**32, f"a whole number from 0 to {2**32 - 1}")):
-        if not good:
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    expect(odd(kernels), "kernels", "different odd whole numbers, for example (3, 7)", kernels)
+    expect(odd(decoder_kernels), "decoder_kernels", "None or different odd whole numbers", decoder_kernels)
+    for name, value in (("classes", classes), ("channels", channels)):
+        expect(whole(value, 1, 1000), name, "a whole number from 1 to 1000", value)
+    expect(whole(patch, 1, COARSEST), "patch", f"a whole number from 1 to {COARSEST}", patch)
+    expect(whole(blocks, 1, 10) and int(patch) * 2**int(blocks) <= COARSEST, "blocks",
+           f"a whole number from 1, so that patch · 2**blocks is at most {COARSEST}", blocks)
+    expect(several(widths, branches) and len(widths) == blocks, "widths",
+           f"{blocks} whole numbers (one a block), each at least the number of kernels", widths)
+    expect(several(depths, 1, 32) and len(depths) == blocks, "depths", f"None or {blocks} whole numbers from 1 to 32", depths)
+    expect(contrast is None or whole(contrast, 3, 1023) and contrast % 2, "contrast",
+           "None or an odd whole number from 3 to 1023", contrast)
+    expect(one_of(skip, ("none", "add", "concat")), "skip", '"none", "add" or "concat"', skip)
+    expect(one_of(output, ("sigmoid", "softmax")), "output", '"sigmoid" or "softmax"', output)
+    expect(one_of(activation, ("relu", "silu")), "activation", '"relu" or "silu"', activation)
+    expect(real(dropout, 0) and dropout < 1, "dropout", "a number in [0, 1)", dropout)
+    expect(isinstance(normalize, bool), "normalize", "True or False", normalize)
+    expect(isinstance(residual, bool), "residual", "True or False", residual)
+    expect(whole(rays) and (rays == 0 or 8 <= rays <= 1024), "rays", "0 or a whole number from 8 to 1024", rays)
+    expect(whole(seed, 0, 2**32 - 1), "seed", f"a whole number from 0 to {2**32 - 1}", seed)
+    widest, largest = max(map(int, widths)), max(map(int, (*kernels, *decoder_kernels)))
+    weights = 2 * sum(map(int, depths)) * (widest * largest)**2
+    weights += (int(classes) + int(channels)) * int(patch)**2 * int(widths[0])
+    expect(weights <= WEIGHTS, "widths", f"with these kernels, depths and patch at most {WEIGHTS} weights, about", widths)

@@ -8,6 +8,7 @@ from IPython.display import Markdown, display
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle, Patch, Rectangle
 
+from shapeseg.checks import as_array, check_names, expect
 from shapeseg.figures import CLASSES, fill
 from shapeseg.metrics import interval
 
@@ -39,8 +40,14 @@ def compose(masks, image=None, classes=CLASSES):
     -------
     (H, W, 3) array of float
         In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If an argument is not as above.
     """
-    colours = np.array([to_rgb(PALETTE[name]) for name in classes])
+    masks, image, names = _check_composed(masks, image, classes)
+    colours = np.array([to_rgb(PALETTE[name]) for name in names]).reshape(-1, 3)
     weight = masks.astype(float)
     total = weight.sum(axis=-1, keepdims=True)
     cover = np.minimum(total, 1)
@@ -419,6 +426,20 @@ def show_receptive_fields(images, gradients, boxes, radii, titles, title):
     fig.colorbar(shown, ax=axes, label="gradient, decimal logarithm (0: the greatest)", shrink=0.75)
     fig.suptitle(title)
     plt.show()
+
+
+def _check_composed(masks, image, classes):
+    """Return the arguments of `compose` as arrays and a list, or raise a ValueError."""
+    masks = as_array(masks, "masks")
+    expect(masks.ndim == 3 and masks.dtype.kind in "bf" and ((masks >= 0) & (masks <= 1)).all(), "masks",
+           "(H, W, K) bool, or float in [0, 1]", masks)
+    names = check_names(classes, masks.shape[-1])
+    expect(set(names) <= set(PALETTE), "classes", f"some of {', '.join(PALETTE)}", classes)
+    if image is not None:
+        image = as_array(image, "image")
+        expect(image.dtype == np.uint8 and image.ndim == 3 and image.shape[:2] == masks.shape[:2] and image.shape[2] in (1, 3),
+               "image", f"{masks.shape[:2] + ('C',)} uint8 to match the masks", image)
+    return masks, image, names
 
 
 def class_legend(fig, classes=CLASSES):

@@ -4,15 +4,17 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from numbers import Integral, Real
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 
+from shapeseg.checks import check_all, expect, listed, one_of, real, whole
 from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, Figure, fill, outline, place
 
 SPLITS = ("train", "validation", "test")
 TEXTURE_CELLS = 24  # a side
+ROOM = 2**33  # bytes that the images and masks of one call may need
 
 
 @cache
@@ -93,16 +95,20 @@ class SceneConfig:
         self._check("kinds", {LABELS[kind] for kind in self.kinds} == set(self.classes),
                     f"kinds of each of the classes {self.classes} and of no other")
         self._check("figures", _range(self.figures, 1, 1000, whole), "(fewest, most), from 1 to 1000")
-        self._check("radius", _range(self.radius, 4 / self.size, 0.45),
-                    f"(smallest, largest), from {4 / self.size:.3g} (4 pixels) to 0.45")
+        self._check("radius", _range(self.radius, 4 / int(self.size), 0.45),
+                    f"(smallest, largest), from {4 / int(self.size):.3g} (4 pixels) to 0.45")
         self._check("opacity", _range(self.opacity, 0.05, 1), "(least, greatest), from 0.05 to 1")
         for name, greatest in (("visible", 1), ("noise", 40), ("gradient", 100), ("texture", 100)):
-            self._check(name, _real(getattr(self, name)) and 0 <= getattr(self, name) <= greatest,
-                        f"a number from 0 to {greatest}")
-        self._check("blur", whole(self.blur) and self.blur <= 10, "a whole number from 0 to 10")
+            self._check(name, real(getattr(self, name), 0, greatest), f"a number from 0 to {greatest}")
+        self._check("blur", whole(self.blur, 0, 10), "a whole number from 0 to 10")
         self._check("twins", self.twins is None or _range(self.twins, 0.05, 0.9),
                     "None or (least, greatest), from 0.05 to 0.9")
         self._check("figures", not self.twins or self.figures[0] >= 2, "at least 2, because figures come in pairs")
+        for name, kind in (("size", int), ("channels", int), ("blur", int), ("visible", float), ("noise", float),
+                           ("gradient", float), ("texture", float)):  # NumPy's short numbers overflow, or are rounded
+            object.__setattr__(self, name, kind(getattr(self, name)))
+        for name, kind in (("figures", int), ("radius", float), ("opacity", float), ("twins", float)):
+            object.__setattr__(self, name, getattr(self, name) and tuple(map(kind, getattr(self, name))))
         lowest, highest = self.levels
         if highest - lowest < 3 * self.contrast:
             raise ValueError(
@@ -111,8 +117,7 @@ class SceneConfig:
                 f"{self.contrast}; make them smaller")
 
     def _check(self, name, good, expected):
-        if not good:
-            raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+        expect(good, name, expected, getattr(self, name))
 
     @cached_property
     def contrast(self):
@@ -127,23 +132,14 @@ class SceneConfig:
         return margin, 255 - margin
 
 
-def whole(value, least=0):
-    """Is it a whole number from `least`? (Python's or NumPy's, no truth value.)"""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
-
-
-def _real(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _range(pair, least, greatest, of=_real):
+def _range(pair, least, greatest, of=real):
     return (isinstance(pair, tuple) and len(pair) == 2 and all(map(of, pair))
-            and least <= pair[0] <= pair[1] <= greatest)
+            and bool(least <= pair[0] <= pair[1] <= greatest))
 
 
 def _names(names, allowed):
-    return (isinstance(names, tuple) and len(names) > 0 and len(set(names)) == len(names)
-            and all(isinstance(name, str) and name in allowed for name in names))
+    return (isinstance(names, tuple) and len(names) > 0 and all(one_of(name, allowed) for name in names)
+            and len(set(names)) == len(names))
 
 
 ARTICLE = SceneConfig()
@@ -174,12 +170,27 @@ class Scene:
         In the order in which they were drawn, the lowest first.
     background : tuple of int
         One level in [0, 255] a channel.
+
+    Raises
+    ------
+    ValueError
+        If a value is not as above, or a figure is not wholly inside the image.
     """
 
     image: np.ndarray
     masks: np.ndarray
     figures: tuple
     background: tuple
+
+    def __post_init__(self):
+        for name, kind, channels in (("image", np.uint8, "C"), ("masks", bool, "K")):
+            array = getattr(self, name)
+            good = isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == 3 and array.size
+            expect(good and array.shape[:2] == self.image.shape[:2], name, f"(H, W, {channels}) {np.dtype(kind)}", array)
+        figures = check_all(self.figures, Figure, "figures", "Figures")
+        vertices = np.concatenate([figure.vertices for figure in figures] or [[(0, 0)]])
+        inside = vertices.min() >= -0.5 and (vertices.max(axis=0) <= np.subtract(self.image.shape[:2], 0.5)).all()
+        expect(inside, "figures", "Figures wholly inside the image", self.figures)
 
 
 def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
@@ -203,8 +214,7 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
         If an argument is not as above, or the figures do not fit into the scene.
     """
     check_key(config, seed, split)
-    if not whole(index):
-        raise ValueError(f"index: expected a whole number from 0, got {index!r}")
+    expect(whole(index), "index", "a whole number from 0", index)
     image = np.empty((config.size, config.size, config.channels), np.uint8)
     masks = np.zeros((config.size, config.size, len(config.classes)), bool)
     key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
@@ -247,10 +257,12 @@ def topmost(scene, classes=CLASSES):
     Raises
     ------
     ValueError
-        If `classes` are not as many as the scene's masks.
+        If `classes` are not as many as the scene's masks, or a figure's class is not among them.
     """
-    if len(classes) != scene.masks.shape[-1]:
-        raise ValueError(f"classes: expected those of the scene's {scene.masks.shape[-1]} masks, got {classes!r}")
+    expect(isinstance(scene, Scene), "scene", "a Scene from draw_scene", scene)
+    names = listed(classes)
+    expect(names and len(names) == scene.masks.shape[-1] and {figure.label for figure in scene.figures} <= {*map(str, names)},
+           "classes", f"those of the scene's {scene.masks.shape[-1]} masks", classes)
     masks = np.zeros_like(scene.masks)
     for figure in scene.figures:
         box, inside = fill(figure.vertices)
@@ -259,13 +271,16 @@ def topmost(scene, classes=CLASSES):
 
 
 def check_key(config, seed, split):
-    """Raise a ValueError unless these can be a part of a scene's random key."""
-    if not isinstance(config, SceneConfig):
-        raise ValueError(f"config: expected a SceneConfig, for example shapeseg.ARTICLE, got {config!r}")
-    if not whole(seed):
-        raise ValueError(f"seed: expected a whole number from 0, got {seed!r}")
-    if split not in SPLITS:
-        raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    """Raise a ValueError unless these can be a part of a scene's random key, and the memory can hold the scene."""
+    expect(isinstance(config, SceneConfig), "config", "a SceneConfig, for example shapeseg.ARTICLE", config)
+    expect(whole(seed), "seed", "a whole number from 0", seed)
+    expect(one_of(split, SPLITS), "split", f"one of {', '.join(SPLITS)}", split)
+    expect(room(config) >= 1, "config", f"a scene of at most {ROOM >> 30} GB", config)
+
+
+def room(config):
+    """How many scenes of a config the memory may hold at once."""
+    return ROOM // (config.size**2 * (config.channels + len(config.classes)))
 
 
 def _draw_figures(config, rng, image, masks):
@@ -284,12 +299,12 @@ def _draw_figures(config, rng, image, masks):
             under = image[box]
             np.copyto(under, blend(under, colour, opacity), where=inside[..., None])
             masks[box + (config.classes.index(figure.label),)] |= inside
-            figures.append(replace(figure, colour=colour, opacity=opacity))
+            figures.append(Figure(**vars(figure), colour=colour, opacity=opacity))
     return tuple(figures)
 
 
 def _draw_outline(config, rng, first=None):
-    """A figure without colour; after a `first` one, its twin."""
+    """A figure without its looks; after a `first` one, its twin."""
     for _ in range(2000):
         label = first.label if first else config.classes[rng.randint(len(config.classes))]
         kinds = [kind for kind in config.kinds if LABELS[kind] == label]
@@ -302,8 +317,8 @@ def _draw_outline(config, rng, first=None):
             middle, reach = np.array(first.centre), first.radius + radius
             least, greatest = np.maximum(least, middle - reach), np.minimum(greatest, middle + reach)
         centre = rng.uniform(least, greatest, 2)
-        figure = Figure(kind, label, tuple(centre.tolist()), radius, angle, (), 1.0,
-                        place(shape, centre, radius, angle))
+        figure = SimpleNamespace(kind=kind, label=label, centre=tuple(centre.tolist()), radius=radius, angle=angle,
+                                 vertices=place(shape, centre, radius, angle))
         if not first or config.twins[0] <= overlap(first, figure) <= config.twins[1]:
             return figure
     raise ValueError(f"twins: found no place where a figure overlaps another by a share in {config.twins}; give a "
@@ -320,7 +335,7 @@ def overlap(first, second):
         whole_box[r.start - rows.start:r.stop - rows.start, c.start - columns.start:c.stop - columns.start] = inside
         areas.append(inside.sum())
         shared = shared & whole_box
-    return float(shared.sum() / min(areas))
+    return float(shared.sum() / max(min(areas), 1))
 
 
 def blend(under, colour, opacity):

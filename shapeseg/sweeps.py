@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import math
 import re
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -14,9 +15,11 @@ import pandas as pd
 import papermill
 from tqdm import tqdm
 
-from shapeseg.files import ROOT, run_directory, whole_file
+from shapeseg.checks import expect, told
+from shapeseg.files import ROOT, find_path, run_directory, whole_file
 
 WRITTEN = ("executed.ipynb", "results.json")
+MOST = 10**5  # runs of one sweep
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # a run's kernel says nothing beside the bar of the sweep
 
 
@@ -36,7 +39,7 @@ def sweep(notebook, grid, run_dir, executor=None):
         With a cell tagged "parameters" that has a `run_dir`; it calls `write_results`. A relative
         path counts from the current directory or, if it is not there, from the repository's root.
     grid : dict
-        From a parameter's name to the list of its values: all that JSON can say.
+        From a parameter's name to the list of its values: all that JSON can say. At most 100000 runs.
     run_dir : path
         A relative one counts from the repository's root.
     executor : concurrent.futures.Executor, optional
@@ -59,9 +62,8 @@ def sweep(notebook, grid, run_dir, executor=None):
     """
     notebook = _find(notebook)
     runs = _combinations(notebook, grid)
-    if not isinstance(executor, Executor | None):
-        raise ValueError("executor: expected a concurrent.futures.Executor, for example a ProcessPoolExecutor or a Dask "
-                         f"client's get_executor(), got {executor!r}")
+    expect(isinstance(executor, Executor | None), "executor", "a concurrent.futures.Executor, for example a "
+           "ProcessPoolExecutor or a Dask client's get_executor()", executor)
     run_dir = run_directory(run_dir)
     _claim(run_dir, notebook)
     missing = [name for name in runs if not _done(run_dir / name)]
@@ -136,35 +138,40 @@ def _results(directory, parameters):
 
 
 def _find(notebook):
-    for path in (Path(notebook), ROOT / notebook):
+    for start in (Path(), ROOT):
+        path = find_path(notebook, "notebook", start)
         if path.is_file():
             return path.resolve()
-    raise FileNotFoundError(f"notebook: expected the path of a notebook, got {str(notebook)!r}, which is neither here "
+    raise FileNotFoundError(f"notebook: expected the path of a notebook, got {told(notebook)}, which is neither here "
                             f"nor in {ROOT}")
 
 
 def _combinations(notebook, grid):
     """From a run's name to its parameters."""
-    known = papermill.inspect_notebook(notebook)
+    try:
+        known = papermill.inspect_notebook(notebook)
+    except Exception as error:
+        raise ValueError(f"notebook: expected a Jupyter notebook, got {notebook}, which could not be read "
+                         f"({type(error).__name__}: {error})") from error
     if "run_dir" not in known:
         raise ValueError(f"notebook: expected a cell tagged \"parameters\" with a run_dir, and {notebook.name} has none")
-    if not isinstance(grid, dict) or not all(
-            isinstance(values, (list, tuple, range)) and len(values) for values in grid.values()):
-        raise ValueError('grid: expected lists of values by parameter, for example {"skip": ["none", "add"], "seed": '
-                         f"[0, 1, 2]}}, got {grid!r}")
+    expect(isinstance(grid, dict) and all(isinstance(values, (list, tuple, range)) and values for values in grid.values()),
+           "grid", 'lists of values by parameter, for example {"skip": ["none", "add"], "seed": [0, 1, 2]}', grid)
+    expect(math.prod(len(values[:MOST + 1]) for values in grid.values()) <= MOST, "grid", f"at most {MOST} runs", grid)
     for name in grid:
         if name not in known or name == "run_dir":
             own = ", ".join(sorted(known.keys() - {"run_dir"}))
-            raise ValueError(f"grid: expected parameters of {notebook.name} ({own}), got {name!r}")
+            raise ValueError(f"grid: expected parameters of {notebook.name} ({own}), got {told(name)}")
     runs = {}
     for values in itertools.product(*grid.values()):
         parameters = dict(zip(grid, values))
         try:
             text = json.dumps(parameters, sort_keys=True)
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"grid: expected values that JSON can say (numbers, texts, truth values, None, lists), "
-                             f"got {parameters!r}") from error
-        readable = re.sub(r"[^\w.=,+-]+", "", ",".join(f"{name}={value}" for name, value in parameters.items()))
+                             f"got {told(parameters)}") from error
+        words = ",".join(f"{name}={value}" for name, value in parameters.items())
+        readable = re.sub(r"[^\w.=,+-]+", "", words, flags=re.ASCII)
         runs[f"{readable[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"] = parameters
     return runs
 

@@ -8,7 +8,6 @@ import time
 import zlib
 from dataclasses import asdict
 from functools import partial
-from numbers import Real
 from types import MappingProxyType
 
 import filelock
@@ -17,11 +16,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from shapeseg.backend import keras, tf
-from shapeseg.datasets import check_pair, stream
+from shapeseg.checks import check_all, expect, one_of, real, whole
+from shapeseg.datasets import check_order, check_pair, stream
 from shapeseg.files import run_directory, whole_file
-from shapeseg.inference import check_model, save_model
+from shapeseg.inference import save_model
 from shapeseg.instances import centres_loss, encode, outlines_loss
-from shapeseg.scenes import SceneConfig, whole
+from shapeseg.models import check_model
+from shapeseg.scenes import SceneConfig
 
 # The article's way: Adam at a constant rate over a fixed set of scenes.
 ARTICLE_TRAINING = MappingProxyType(dict(
@@ -106,10 +107,11 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     RuntimeError
         If another process is training in `run_dir`, or the loss is not a number any more.
     """
-    arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer,
-                     learning_rate=learning_rate, warmup=warmup, schedule=schedule,
-                     weight_decay=weight_decay, repeat=repeat, every=every)
-    data, validation = _check(model, data, validation, callbacks, arguments)
+    arguments = check_recipe(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer,
+                             learning_rate=learning_rate, warmup=warmup, schedule=schedule,
+                             weight_decay=weight_decay, repeat=repeat, every=every)
+    callbacks = check_all(callbacks, keras.callbacks.Callback, "callbacks", "a list of keras.callbacks.Callback")
+    data, validation = _check(model, data, validation, arguments)
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0):
@@ -388,7 +390,7 @@ def _describe(run_dir, model, data, validation, arguments):
         before = json.loads(path.read_text())
         before["arguments"].get, before["data"], before["validation"], before["model"]
     except Exception as error:
-        raise ValueError(f"{path}: expected the description of the run whose checkpoint is there, but it cannot be "
+        raise ValueError(f"run_dir: expected the description of the run whose checkpoint is there, but {path} cannot be "
                          f"read ({error!r}); delete {run_dir} and train again") from error
     differ = [f"{name} (was {before['arguments'].get(name)!r}, now {value!r})"
               for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
@@ -407,37 +409,35 @@ def _fingerprint(data):
             for array in data]
 
 
-def _check(model, data, validation, callbacks, arguments):
-    """Return data and validation, as arrays where they are no SceneConfig; raise a ValueError if anything is wrong."""
-    def number(value):
-        return isinstance(value, Real) and not isinstance(value, bool) and np.isfinite(value)
+def check_recipe(steps, seed, batch_size, optimizer, learning_rate, warmup, schedule, weight_decay, repeat, every):
+    """The arguments of `train` that are numbers or words, NumPy's numbers as Python's own; or a ValueError."""
+    arguments = dict(locals())
+    check_order(seed, batch_size, repeat)
+    for name, least in (("steps", 1), ("warmup", 0), ("every", 1)):
+        expect(whole(arguments[name], least, 2**31 - 1), name, f"a whole number from {least} to {2**31 - 1}", arguments[name])
+    expect(one_of(optimizer, ("adam", "adamw", "muon")), "optimizer", '"adam", "adamw" or "muon"', optimizer)
+    expect(real(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
+    expect(one_of(schedule, ("constant", "cosine")), "schedule", '"constant" or "cosine"', schedule)
+    expect(weight_decay is None or real(weight_decay, 0), "weight_decay", "None or a number from 0", weight_decay)
+    rates = ("learning_rate", "weight_decay")
+    return {name: value if value is None or isinstance(value, str) else float(value) if name in rates else int(value)
+            for name, value in arguments.items()}
 
+
+def _check(model, data, validation, arguments):
+    """Return data and validation, as arrays where they are no SceneConfig; raise a ValueError if anything is wrong."""
     check_model(model)
-    if not isinstance(callbacks, (list, tuple)) or not all(isinstance(c, keras.callbacks.Callback) for c in callbacks):
-        raise ValueError(f"callbacks: expected a list of keras.callbacks.Callback, got {callbacks!r}")
-    least = dict(steps=1, batch_size=1, warmup=0, every=1)
-    rate, decay, repeat = (arguments[name] for name in ("learning_rate", "weight_decay", "repeat"))
-    for name, good, expected in (
-            *((name, whole(arguments[name], n), f"a whole number from {n}") for name, n in least.items()),
-            ("seed", whole(arguments["seed"]) and arguments["seed"] < 2**32, f"a whole number from 0 to {2**32 - 1}"),
-            ("optimizer", arguments["optimizer"] in ("adam", "adamw", "muon"), '"adam", "adamw" or "muon"'),
-            ("learning_rate", number(rate) and rate > 0, "a number above 0"),
-            ("schedule", arguments["schedule"] in ("constant", "cosine"), '"constant" or "cosine"'),
-            ("weight_decay", decay is None or number(decay) and decay >= 0, "None or a number from 0"),
-            ("repeat", repeat is None or whole(repeat, 1), "None or a whole number from 1")):
-        if not good:
-            raise ValueError(f"{name}: expected {expected}, got {arguments[name]!r}")
+    batch_size = arguments["batch_size"]
     devices = model.distribute_strategy.num_replicas_in_sync
-    if arguments["batch_size"] % devices:
-        raise ValueError(f"batch_size: expected a multiple of {devices}, the number of the model's devices, got "
-                         f"{arguments['batch_size']}")
+    expect(batch_size % devices == 0, "batch_size", f"a multiple of {devices}, the number of the model's devices", batch_size)
     softmax = model.get_layer("masks").get_config()["activation"] == "softmax"
     wanted = (model.input_shape[-1], model.outputs[0].shape[-1] - softmax)
     if not isinstance(data, SceneConfig):
         data = check_pair(data, "data")
+    stream(data, batch_size=batch_size)  # whose scenes the memory has to hold
     if len(model.outputs) > 1 and not (isinstance(data, SceneConfig) and validation is None):
-        raise ValueError("data and validation: a network with rays learns its objects from a SceneConfig, and is validated "
-                         f"with none; got {type(data).__name__} and {type(validation).__name__}; build_model(rays=0)")
+        raise ValueError("data and validation: expected a SceneConfig and None, because a network with rays learns its objects "
+                         f"from a SceneConfig, got {type(data).__name__} and {type(validation).__name__}; build_model(rays=0)")
     if validation is not None:
         validation = check_pair(validation, "validation", "two arrays (images, masks)")
     for name, value in (("data", data), ("validation", validation)):

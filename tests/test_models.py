@@ -126,7 +126,7 @@ def test_softmax_channels_compete():
 
 
 @pytest.mark.parametrize("wrong, words", [
-    (dict(classes=0), "classes: expected a whole number from 1, got 0"),
+    (dict(classes=0), "classes: expected a whole number from 1 to 1000, got 0"),
     (dict(channels=-1), "channels: "), (dict(blocks=0, widths=()), "blocks: "), (dict(blocks=2), "widths: expected 2"),
     (dict(widths=(16, 32, 1)), "widths: "), (dict(widths=16), "widths: "), (dict(kernels=3), "kernels: "), (dict(kernels=()), "kernels: "), (dict(kernels=(4,)), "kernels: .*odd"),
     (dict(skip="sum"), 'skip: expected "none", "add" or "concat", got \'sum\''), (dict(patch=0), "patch: "),

@@ -303,7 +303,7 @@ def test_wrong_arguments(small, tmp_path):
     model = ss.build_model(**SMALL)
     images, masks = ss.draw_scenes(small, 0, range(2))
     for data, wrong, words in [
-        (small, dict(steps=0), "steps: expected a whole number from 1, got 0"),
+        (small, dict(steps=0), "steps: expected a whole number from 1 to 2147483647, got 0"),
         (small, dict(steps=2.5), "steps: "), (small, dict(steps="5"), "steps: "), (small, dict(batch_size=0), "batch_size: "),
         (small, dict(learning_rate=float("nan")), "learning_rate: "), (small, dict(learning_rate="0.1"), "learning_rate: "),
         (small, dict(optimizer="sgd"), "optimizer: "), (small, dict(schedule="step"), "schedule: "),
