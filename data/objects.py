@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 import shapeseg as ss
+from shapeseg.files import checksum
 
 HERE = Path(__file__).parent
 STEPS, RAYS = 4500, 64
@@ -31,7 +32,7 @@ def main(run_dir="runs/objects"):
             run = json.loads((ss.run_directory(f"{run_dir}/objects") / "run.json").read_text())
             shutil.copyfile(ss.run_directory(f"{run_dir}/objects") / "model.keras", HERE / "models/objects.keras")
             first = {"scenes": 24, **score(model, 24)}
-    card = {"trained": {"minutes": minutes, **run["arguments"], "scene_config": run["data"], "versions": run["versions"]}, "scenes": 300, **rows,
+    card = {"sha256": checksum(HERE / "models/objects.keras"), "trained": {"minutes": minutes, **run["arguments"], "scene_config": run["data"], "versions": run["versions"]}, "scenes": 300, **rows,
             "first_scenes": first}
     (HERE / "models/objects.json").write_text(json.dumps(card, indent=1) + "\n")
     table = pd.DataFrame(rows).round(4).astype(object).fillna("").reset_index(names="")
@@ -39,7 +40,7 @@ def main(run_dir="runs/objects"):
     (HERE / "models/objects.md").write_text(f"""# Model card: objects
 
 `ss.load_model("objects")`: the network `FAST_MODEL` with {RAYS} rays, trained by `data/objects.py`: {STEPS} steps of \
-{run["arguments"]["batch_size"]} crowded scenes with 6 to 14 figures, all of them new, {minutes:.1f} minutes on two cores. All arguments and versions are in `objects.json`. Beside it the same
+{run["arguments"]["batch_size"]} crowded scenes with 6 to 14 figures, all of them new, {minutes:.1f} minutes on two cores. All arguments, versions and the file's checksum are in `objects.json`. Beside it the same
 network without rays, trained alike for its masks alone.
 
 On 300 held-out scenes (`CROWDED`, split "test", seed 0, 512×512): mean IoU of the masks; COCO's average precision of the objects; the share of scenes with the

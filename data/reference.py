@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import shapeseg as ss
+from shapeseg.files import checksum
 
 HERE = Path(__file__).parent
 METRICS = ["bce", "mse", "accuracy", "iou", "dice"]
@@ -25,10 +26,11 @@ def main(run_dir):
     history = pd.read_csv(run_dir / "history.csv")
     (HERE / "models").mkdir(exist_ok=True)
     shutil.copyfile(run_dir / "model.keras", HERE / "models/masks.keras")
-    model = ss.load_model("masks")
+    model = ss.load_model(HERE / "models/masks.keras")
     table = ss.evaluate(model, ss.stream(ss.ARTICLE, 0, 8, count=500, split="test"))
     first = ss.evaluate(model, ss.stream(ss.ARTICLE, 0, 8, count=24, split="test"))
     card = {
+        "sha256": checksum(HERE / "models/masks.keras"),
         "trained": {"seconds": history.seconds.iloc[-1], **run["arguments"], "scene_config": run["data"],
                     "versions": run["versions"]},
         "scenes": 500, **table.loc["mean", METRICS].to_dict(),
@@ -38,7 +40,7 @@ def main(run_dir):
 
 `ss.load_model("masks")`: the network `FAST_MODEL` ({model.count_params():,} parameters), trained by notebook 03 with
 `-p steps {run["arguments"]["steps"]}` in place of its default: {run["arguments"]["steps"]} steps of \
-{run["arguments"]["batch_size"]} scenes, all of them new, {history.seconds.iloc[-1] / 60:.1f} minutes on two cores. All arguments and versions are in `masks.json`.
+{run["arguments"]["batch_size"]} scenes, all of them new, {history.seconds.iloc[-1] / 60:.1f} minutes on two cores. All arguments, versions and the file's checksum are in `masks.json`.
 
 On 500 held-out scenes (`ARTICLE`, split "test", seed 0, 512×512):
 

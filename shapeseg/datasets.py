@@ -1,6 +1,5 @@
 """Many scenes: as arrays, as a stream of batches, as a folder of PNG files."""
 
-import hashlib
 import os
 import shutil
 from collections import deque
@@ -13,7 +12,7 @@ from tqdm import tqdm
 
 from shapeseg.checks import as_array, check_names, expect, listed, told, whole
 from shapeseg.figures import CLASSES
-from shapeseg.files import find_path, room_for
+from shapeseg.files import checksum, find_path, room_for
 from shapeseg.images import ENDINGS, read_image
 from shapeseg.scenes import ARTICLE, ROOM, SceneConfig, check_key, draw_scene, room
 
@@ -215,7 +214,7 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
                     imsave(partial / f"masks/{name}/{index:05}.png", mask, check_contrast=False)
             files = sorted(path for path in partial.glob("**/*.png"))
             (partial / CHECKSUMS).write_text("".join(
-                f"{_checksum(path)}  {path.relative_to(partial).as_posix()}\n" for path in files))
+                f"{checksum(path)}  {path.relative_to(partial).as_posix()}\n" for path in files))
             try:
                 partial.rename(folder)
             except OSError as error:
@@ -296,16 +295,12 @@ def _files(folder):
     return files
 
 
-def _checksum(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _check_sums(folder):
     """Raise an error if a file is not as `write_dataset` wrote it."""
     for line in (folder / CHECKSUMS).read_text().splitlines():
-        checksum, name = line.split(maxsplit=1)
+        expected, name = line.split(maxsplit=1)
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: there is no such file, and {CHECKSUMS} names it; write the dataset again")
-        if _checksum(folder / name) != checksum:
+        if checksum(folder / name) != expected:
             raise ValueError(f"{folder / name}: it is not as write_dataset wrote it; write the dataset again or, if you have "
                              f"changed it, delete {CHECKSUMS}")

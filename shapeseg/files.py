@@ -1,6 +1,7 @@
 """Where runs live, and files that are whole or absent."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -105,6 +106,11 @@ def room_for(path, need=0):
         if left < 2**16 or getattr(error, "errno", None) == errno.ENOSPC:
             raise full(max(need, free)) from error
         raise
+
+
+def checksum(path):
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_results(run_dir, **results):

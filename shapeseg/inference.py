@@ -1,5 +1,6 @@
 """Use a model: predict, evaluate, load and save."""
 
+import json
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ from shapeseg.backend import keras, tf
 from shapeseg.checks import expect, several, told
 from shapeseg.datasets import check_images, check_pair
 from shapeseg.figures import CLASSES
-from shapeseg.files import ROOT, find_path, whole_file
+from shapeseg.files import ROOT, checksum, find_path, whole_file
 from shapeseg.metrics import Counts
 from shapeseg.models import check_model, receptive_field
 
@@ -181,7 +182,7 @@ def load_model(name):
     FileNotFoundError
         If there is no such model.
     ValueError
-        If the file is not a readable model. It is loaded in Keras' safe mode: a model from a
+        If the file is not a readable model, or not the reference model that its card describes. It is loaded in Keras' safe mode: a model from a
         stranger cannot run code.
     """
     by_name = isinstance(name, str) and name.isidentifier()
@@ -192,6 +193,8 @@ def load_model(name):
                                 f"got {told(name)}, and {path} is not there")
     import shapeseg.models  # noqa: F401 (registers the layers)
     try:
+        if by_name and checksum(path) != json.loads(path.with_suffix(".json").read_text())["sha256"]:
+            raise ValueError("it is not the model that its card describes")
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():  # Keras itself reads over changed bits
                 raise ValueError(f"{damaged} in it is damaged")

@@ -16,7 +16,7 @@ import papermill
 from tqdm import tqdm
 
 from shapeseg.checks import expect, told
-from shapeseg.files import ROOT, find_path, run_directory, whole_file
+from shapeseg.files import ROOT, checksum, find_path, run_directory, whole_file
 
 WRITTEN = ("executed.ipynb", "results.json")
 MOST = 10**5  # runs of one sweep
@@ -126,7 +126,7 @@ def _done(directory):
 
 
 def _checksums(directory):
-    return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in WRITTEN}
+    return {name: checksum(directory / name) for name in WRITTEN}
 
 
 def _results(directory, parameters):

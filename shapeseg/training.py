@@ -1,6 +1,5 @@
 """Train a model: loss, optimizer, schedule, and a run that can be stopped and gone on with."""
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -18,7 +17,7 @@ from tqdm import tqdm
 from shapeseg.backend import keras, tf
 from shapeseg.checks import check_all, expect, one_of, real, whole
 from shapeseg.datasets import check_order, check_pair, stream
-from shapeseg.files import run_directory, whole_file
+from shapeseg.files import checksum, run_directory, whole_file
 from shapeseg.inference import save_model
 from shapeseg.instances import centres_loss, encode, outlines_loss
 from shapeseg.models import check_model
@@ -310,7 +309,8 @@ class _Run:
     """The state of a run, in memory and on disk: the last checkpoint, and the one before it in case that one is damaged."""
 
     def __init__(self, trainer, run_dir):
-        self.trainer, self.run_dir, self.identity = trainer, run_dir, _identity(run_dir)
+        self.trainer, self.run_dir = trainer, run_dir
+        self.identity = checksum(run_dir / "run.json")  # each checkpoint of the run holds it
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
             left_over.unlink()
@@ -365,11 +365,6 @@ class _Run:
 
 def _checkpoints(run_dir):
     return [run_dir / name for name in CHECKPOINTS if (run_dir / name).exists()]
-
-
-def _identity(run_dir):
-    """Of the description of a run; each of its checkpoints holds it."""
-    return hashlib.sha256((run_dir / "run.json").read_bytes()).hexdigest()
 
 
 def _describe(run_dir, model, data, validation, arguments):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -123,6 +124,9 @@ def test_a_notebook_is_what_a_notebook_is(path):
         ignored = "nbval-ignore-output" in cell.metadata.get("tags", [])
         assert ignored == (cell.metadata.get("reason") in ("progress", "time", "arithmetic"))
         assert not any(output.output_type == "error" for output in cell.outputs)
+        for output in cell.outputs:  # what ss.show shows is the code as it is
+            shown = re.findall(r"^```python\n(.*)```$", output.get("data", {}).get("text/markdown", ""), re.S)
+            assert all(any(code in room.read_text() for room in [*ROOT.glob("shapeseg/*.py"), *ROOT.glob("data/*.py")]) for code in shown)
     assert str(ROOT) not in path.read_text()
     if path in LESSONS:
         text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")

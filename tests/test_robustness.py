@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 import pytest
 
 import shapeseg as ss
+from shapeseg.files import ROOT
 from shapeseg.training import CHECKPOINTS
 from test_sweeps import notebook  # noqa: F401 (a fixture)
 from test_training import NETWORK, QUICK, StopAfter, equal, weights_of
@@ -177,6 +179,16 @@ def test_a_damaged_model_is_named(tmp_path, damage):
         except ValueError as error:
             refused += str(path) in str(error)
     assert refused >= 6
+
+
+def test_a_reference_model_is_the_one_that_its_card_describes(tmp_path, monkeypatch):
+    monkeypatch.setattr("shapeseg.inference.MODELS", tmp_path)
+    for name in ("masks.json", "masks.keras", "objects.keras"):
+        shutil.copy(ROOT / "data/models" / name, tmp_path)
+    ss.load_model("masks")
+    os.replace(tmp_path / "objects.keras", tmp_path / "masks.keras")
+    with pytest.raises(ValueError, match="masks.keras, .*it is not the model that its card describes"):
+        ss.load_model("masks")
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -157,8 +157,11 @@ def test_jupyterlab_listens_on_localhost_with_its_token(tmp_path):
             assert lab.poll() is None
             time.sleep(0.1)
         port, token = found.groups()
-        listening = [c.laddr.ip for c in psutil.Process(lab.pid).net_connections() if c.status == "LISTEN"]
-        assert listening and set(listening) <= {"127.0.0.1", "::1"}
+        listening = []
+        while not listening:  # the kernel's table may be read while it changes
+            assert lab.poll() is None
+            listening = [c.laddr.ip for c in psutil.Process(lab.pid).net_connections() if c.status == "LISTEN"]
+        assert set(listening) <= {"127.0.0.1", "::1"}
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(f"http://localhost:{port}/api/contents")
         assert urllib.request.urlopen(f"http://localhost:{port}/api/contents?token={token}").status == 200
