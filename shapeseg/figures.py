@@ -1,6 +1,7 @@
 """One figure: its kind, its outline, its pixels."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -157,21 +158,17 @@ def _circle(rng):
     return _polar(2 * np.pi * np.arange(128) / 128, 1.0)
 
 
-def _polygon(corners):
+def _polygon(corners, rng):
     least, greatest, shortest = ANGLES_AND_SIDES[corners]
-
-    def draw(rng):
-        while True:  # about one candidate in four is good
-            jitter = rng.uniform(-0.25, 0.25, (16, corners))
-            candidates = _polar(2 * np.pi * (np.arange(corners) + jitter) / corners,
-                                rng.uniform(0.7, 1.0, (16, corners)))
-            angles, sides = angles_and_sides(candidates)
-            good = ((angles >= least) & (angles <= greatest)).all(axis=1)
-            good &= sides.min(axis=1) >= shortest * sides.max(axis=1)
-            if good.any():
-                return candidates[good.argmax()]
-
-    return draw
+    while True:  # about one candidate in four is good
+        jitter = rng.uniform(-0.25, 0.25, (16, corners))
+        candidates = _polar(2 * np.pi * (np.arange(corners) + jitter) / corners,
+                            rng.uniform(0.7, 1.0, (16, corners)))
+        angles, sides = angles_and_sides(candidates)
+        good = ((angles >= least) & (angles <= greatest)).all(axis=1)
+        good &= sides.min(axis=1) >= shortest * sides.max(axis=1)
+        if good.any():
+            return candidates[good.argmax()]
 
 
 def angles_and_sides(vertices):
@@ -233,7 +230,8 @@ def _drop(rng):
 
 
 OUTLINES = {
-    "circle": _circle, "triangle": _polygon(3), "quad": _polygon(4), "pentagon": _polygon(5),
+    "circle": _circle, "triangle": partial(_polygon, 3), "quad": partial(_polygon, 4),
+    "pentagon": partial(_polygon, 5),
     "star": _star, "cross": _cross, "hexagon": _hexagon, "ell": _ell,
     "arrow": _arrow, "heart": _heart, "drop": _drop,
 }

@@ -6,7 +6,7 @@ import pytest
 
 import shapeseg as ss
 from shapeseg.figures import LABELS
-from shapeseg.scenes import blend
+from shapeseg.scenes import blend, check_key, overlap, room
 
 # CRC-32 of image and masks of scene 7, seed 3: the same on every machine, for ever.
 CHECKSUMS = {
@@ -25,6 +25,27 @@ CHECKSUMS = {
 def test_the_same_pixels_everywhere(name):
     scene = ss.draw_scene(ss.SCENE_CONFIGS[name], seed=3, index=7)
     assert (zlib.crc32(scene.image), zlib.crc32(scene.masks)) == CHECKSUMS[name]
+
+
+# The same of 25 scenes each at 128×128.
+MANY_CHECKSUMS = {
+    "article": (2092239424, 4226845976),
+    "opaque": (1794579560, 700059543),
+    "textured": (1919283093, 3730579050),
+    "colour": (3044103090, 3748888638),
+    "single": (1442977182, 729233467),
+    "dense": (3215317947, 755221309),
+    "crowded": (1845188992, 1067928895),
+    "novel": (1536683250, 2782578097),
+}
+
+
+@pytest.mark.parametrize("name", ss.SCENE_CONFIGS)
+def test_many_scenes_are_the_same_everywhere(name):
+    config = replace(ss.SCENE_CONFIGS[name], size=128)
+    scenes = [ss.draw_scene(config, 4, index, "validation") for index in range(25)]
+    images, masks = (np.stack([getattr(scene, part) for scene in scenes]) for part in ("image", "masks"))
+    assert (zlib.crc32(images), zlib.crc32(masks)) == MANY_CHECKSUMS[name]
 
 
 @pytest.mark.parametrize("name", ss.SCENE_CONFIGS)
@@ -130,37 +151,111 @@ def test_a_config_from_json_is_the_same_config():
     (dict(classes=()), "classes: expected some of circle, .*, got ()"),
     (dict(classes=("circle", "circle")), "classes: "), (dict(classes="circle"), "classes: "),
     (dict(classes=("blob",)), "classes: "),
-    (dict(kinds=("circle", "blob")), "kinds: .*got .*blob"),
+    (dict(kinds=("circle", "blob")), f"kinds: expected some of {', '.join(LABELS)}, got .*blob"),
     (dict(kinds=("circle",)), "kinds: expected kinds of each of the classes"),
-    (dict(figures=(5, 2)), "figures: .*got"), (dict(figures=(0, 2)), "figures: "), (dict(figures=3), "figures: "),
-    (dict(radius=(0.2, 0.1)), "radius: "), (dict(radius=(0.001, 0.1)), "radius: .*4 pixels"),
+    (dict(figures=(5, 2)), "figures: expected \\(fewest, most\\), from 1 to 1000, got \\(5, 2\\)"), (dict(figures=(0, 2)), "figures: "),
+    (dict(figures=3), "figures: "), (dict(figures=(1, 2.5)), "figures: "), (dict(figures=(1, 1001)), "figures: "),
+    (dict(radius=(0.2, 0.1)), "radius: "), (dict(radius=(0.001, 0.1)), "radius: expected \\(smallest, largest\\), from 0.00781 \\(4 pixels\\) to 0.45"),
     (dict(radius=(0.1, 0.6)), "radius: "), (dict(radius=(float("nan"), 0.1)), "radius: "),
-    (dict(opacity=(0, 1)), "opacity: "), (dict(opacity=(0.5, 1.2)), "opacity: "),
-    (dict(visible=1.5), "visible: "), (dict(noise=-1), "noise: "), (dict(noise=float("nan")), "noise: "),
+    (dict(opacity=(0, 1)), "opacity: expected \\(least, greatest\\), from 0.05 to 1, got"), (dict(opacity=(0.5, 1.2)), "opacity: "),
+    (dict(visible=1.5), "visible: expected a number from 0 to 1, got 1.5"), (dict(noise=40.5), "noise: "), (dict(texture=100.5), "texture: "),
+    (dict(blur=11), "blur: expected a whole number from 0 to 10, got 11"), (dict(twins=(0.1, 0.95), figures=(2, 8)), "twins: "),
+    (dict(noise=-1), "noise: "), (dict(noise=float("nan")), "noise: "),
     (dict(noise=30), "noise, gradient and texture: .* leave the grey levels"),
     (dict(gradient=101), "gradient: "), (dict(texture="rough"), "texture: "), (dict(blur=1.5), "blur: "),
     (dict(twins=(0.1, 0.6)), "figures: expected at least 2, because figures come in pairs"),
     (dict(twins=(0.6, 0.1), figures=(2, 8)), "twins: expected None or"), (dict(twins=0.5, figures=(2, 8)), "twins: "),
 ])
 def test_a_config_that_is_wrong_or_contradicts_itself(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=f"^{words}"):
         ss.SceneConfig(**wrong)
 
 
+@pytest.mark.parametrize("limits", [
+    dict(size=16, radius=(0.25, 0.45)), dict(channels=3), dict(figures=(1, 1000)), dict(opacity=(0.05, 1)),
+    dict(visible=0), dict(noise=0), dict(blur=10), dict(twins=(0.05, 0.9), figures=(2, 2)), dict(gradient=95, noise=0),
+    dict(texture=95, noise=0)])
+def test_a_config_at_its_limits(limits):
+    assert ss.SceneConfig(**limits).levels[0] >= 0
+
+
+def test_figures_have_three_times_the_contrast_to_choose_from():
+    def levels(noise):
+        config = ss.SceneConfig(noise=noise)
+        return np.subtract(*config.levels[::-1]), 3 * config.contrast
+
+    good = max(noise for noise in np.arange(10, 20, 0.01) if _is_config(noise))
+    room, least = levels(good)
+    assert least <= room < 1.05 * least
+
+
+def _is_config(noise):
+    try:
+        return bool(ss.SceneConfig(noise=noise))
+    except ValueError:
+        return False
+
+
 def test_more_figures_than_fit():
-    config = ss.SceneConfig(size=64, figures=(60, 60), radius=(0.3, 0.45), opacity=(0.9, 0.9))
-    with pytest.raises(ValueError, match="figures: found visible places for .* of 60; ask for fewer"):
+    config = ss.SceneConfig(size=64, figures=(60, 70), radius=(0.3, 0.45), opacity=(0.9, 0.9))
+    with pytest.raises(ValueError, match="^figures: found visible places for .* of 60; ask for fewer"):
         ss.draw_scene(config, 0, 0)
 
 
 @pytest.mark.parametrize("wrong, words", [
-    (dict(seed=-1), "seed: "), (dict(seed=1.5), "seed: "), (dict(index=-1), "index: "),
+    (dict(seed=-1), "seed: expected a whole number from 0, got -1"),
+    (dict(seed=1.5), "seed: expected a whole number from 0, got 1.5"),
+    (dict(index=-1), "index: expected a whole number from 0, got -1"),
     (dict(split="dev"), "split: expected one of train, validation, test, got 'dev'"),
-    (dict(config="article"), "config: expected a SceneConfig"),
+    (dict(config="article"), "config: expected a SceneConfig, for example shapeseg.ARTICLE, got 'article'"),
+    (dict(config=ss.SceneConfig(size=40000)), "config: expected a scene of at most 8 GB, got SceneConfig(size=40000, "),
 ])
 def test_a_wrong_key(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError) as error:
         ss.draw_scene(**wrong)
+    assert str(error.value).startswith(words)
+
+
+def test_a_scene_is_of_the_first_seed_the_first_index_and_the_training_split():
+    small = ss.SceneConfig(size=32, radius=(0.2, 0.3), figures=(1, 2))
+    assert (ss.draw_scene(small).image == ss.draw_scene(small, 0, 0, "train").image).all()
+
+
+def test_the_memory_that_scenes_may_need():
+    assert room(ss.ARTICLE) == 2**33 // (512 * 512 * 6)
+    largest = ss.SceneConfig(size=37837)  # 6 bytes a pixel
+    check_key(largest, 0, "test")
+    with pytest.raises(ValueError, match="^config: "):
+        check_key(replace(largest, size=37838), 0, "test")
+
+
+SCENE = ss.draw_scene(ss.SceneConfig(size=32, figures=(2, 2), radius=(0.2, 0.3)))
+OUTSIDE = replace(SCENE.figures[0], vertices=SCENE.figures[0].vertices + (0, 32))
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (dict(image=None), "image: expected (H, W, C) uint8, got None"),
+    (dict(image=SCENE.image[..., 0]), "image: expected (H, W, C) uint8, got (32, 32) uint8"),
+    (dict(image=SCENE.masks), "image: expected (H, W, C) uint8, got (32, 32, 5) bool"),
+    (dict(masks=SCENE.masks[1:]), "masks: expected (H, W, K) bool, got (31, 32, 5) bool"),
+    (dict(masks=SCENE.masks[..., :0]), "masks: expected (H, W, K) bool, got (32, 32, 0) bool"),
+    (dict(masks=SCENE.image), "masks: expected (H, W, K) bool, got (32, 32, 1) uint8"),
+    (dict(figures=3), "figures: expected Figures, got 3"),
+    (dict(figures=(3,)), "figures: expected Figures, got 3"),
+    (dict(figures=(OUTSIDE,)), "figures: expected Figures wholly inside the image, got (Figure("),
+    (dict(figures=(replace(OUTSIDE, vertices=OUTSIDE.vertices - (0, 64)),)), "figures: expected Figures wholly inside the"),
+    (dict(figures=(replace(OUTSIDE, vertices=OUTSIDE.vertices + (32, -32)),)), "figures: expected Figures wholly inside the"),
+])
+def test_a_wrong_scene(wrong, words):
+    with pytest.raises(ValueError) as error:
+        replace(SCENE, **wrong)
+    assert str(error.value).startswith(words)
+
+
+def test_a_scene_may_be_empty_and_its_figures_may_touch_its_border():
+    assert replace(SCENE, figures=()).figures == ()
+    corner = np.array([(-0.5, -0.5), (-0.5, 31.5), (31.5, 31.5)])
+    replace(SCENE, figures=(replace(SCENE.figures[0], vertices=corner),))
 
 
 def test_the_topmost_figure_hides_those_below():
@@ -172,8 +267,14 @@ def test_the_topmost_figure_hides_those_below():
         last = scene.figures[-1]  # nothing lies over it: it is whole
         box, inside = ss.fill(last.vertices)
         assert masks[box][inside][:, ss.CLASSES.index(last.label)].all()
-    with pytest.raises(ValueError, match="classes: expected those of the scene's 5 masks"):
-        ss.topmost(scene, ("circle",))
+    for call, words in [
+        (lambda: ss.topmost(scene, ("circle",)), "classes: expected those of the scene's 5 masks, got ('circle',)"),
+        (lambda: ss.topmost(scene, list("abcde")), "classes: expected those of the scene's 5 masks, got ['a', 'b', "),
+        (lambda: ss.topmost(3), "scene: expected a Scene from draw_scene, got 3"),
+    ]:
+        with pytest.raises(ValueError) as error:
+            call()
+        assert str(error.value).startswith(words)
 
 
 @pytest.mark.parametrize("twins", [(0.1, 0.6), (0.6, 0.8)])
@@ -189,7 +290,7 @@ def test_twins_overlap_by_as_much_as_asked_for(twins):
                 box, inside = ss.fill(figure.vertices)
                 alone[-1][box] = inside
             shared = (alone[0] & alone[1]).sum() / min(mask.sum() for mask in alone)
-            assert twins[0] <= shared <= twins[1]
+            assert twins[0] <= shared <= twins[1] and overlap(first, second) == pytest.approx(shared)
 
 
 def test_twins_that_cannot_be():
