@@ -114,7 +114,7 @@ def test_the_box_of_an_outline_holds_its_pixels_and_no_more():
 
 
 def test_a_figure_at_its_limits():
-    assert FIGURE.vertices.dtype == float
+    assert replace(FIGURE, vertices=[[4, 4], [4, 12], [12, 8]]).vertices.dtype == float
     assert replace(FIGURE, radius=0.5, opacity=0, colour=()).radius == 0.5
 
 
