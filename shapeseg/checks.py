@@ -10,6 +10,7 @@ MOST = 10**100  # no count is greater, and Python prints it
 MANY = 10**6  # values that are gone through at once: some have no end
 SIDE = 2**16  # pixels: images are not longer, outlines do not go farther
 AREA = 2**30  # pixels: nor are their boxes larger; about as much as memory holds
+NO_NUMBERS = (bool, np.timedelta64)  # to Python and to NumPy they are
 
 
 def expect(good, name, expected, got, advice=""):
@@ -31,13 +32,13 @@ def told(value):
 
 def whole(value, least=0, most=MOST):
     """Is it a whole number from `least` to `most`? (Python's or NumPy's, no truth value.)"""
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
+    return isinstance(value, Integral) and not isinstance(value, NO_NUMBERS) and least <= value <= most
 
 
 def real(value, least=-inf, most=inf):
     """Is it a finite number from `least` to `most`? (Python's or NumPy's, no truth value.)"""
     try:
-        return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value) and least <= float(value) <= most
+        return isinstance(value, Real) and not isinstance(value, NO_NUMBERS) and isfinite(value) and least <= float(value) <= most
     except OverflowError:  # a whole number or a fraction that no float can hold
         return False
 
@@ -65,7 +66,7 @@ def listed(values, most=MANY):
 def check_names(names, count=None, other=None):
     """Return the names of classes as a list, as many as `count` and none of them `other`, or raise a ValueError."""
     texts = listed(names)
-    good = texts is not None and all(isinstance(text, str) and text != other for text in texts)
+    good = texts is not None and all(isinstance(text, str) and text and text != other for text in texts)
     expect(good and (texts if count is None else len(texts) == count), "classes",
            ("at least one name" if count is None else f"{count} names") + (f' other than "{other}"' if other else ""), names)
     return texts
