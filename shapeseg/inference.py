@@ -182,8 +182,8 @@ def load_model(name):
     FileNotFoundError
         If there is no such model.
     ValueError
-        If the file is not a readable model, or not the reference model that its card describes. It is loaded in Keras' safe mode: a model from a
-        stranger cannot run code.
+        If the file is not a readable model, or not the reference model that its card describes. It is
+        loaded in Keras' safe mode: a model from a stranger cannot run code.
     """
     by_name = isinstance(name, str) and name.isidentifier()
     path = find_path(MODELS / f"{name}.keras" if by_name else name, "name")
