@@ -114,8 +114,9 @@ def check_parameters(**parameters):
     Parameters
     ----------
     **parameters : (value, rule)
-        The rule is a range of whole numbers, a tuple of the allowed values, a type, or a list that
-        holds one such rule: then the parameter is a list of such values.
+        The rule is a range of whole numbers, a tuple of the allowed values, a type, the set of a
+        dictionary's allowed keys, or a list that holds one such rule: then the parameter is a list of
+        such values.
 
     Raises
     ------
@@ -137,6 +138,10 @@ def _rule(rule):
     """A rule of `check_parameters` as a test and in words."""
     if isinstance(rule, range):
         return lambda value: whole(value, rule[0], rule[-1]), f"a whole number from {rule[0]} to {rule[-1]}"
+    if isinstance(rule, set):
+        return lambda value: isinstance(value, dict) and value.keys() <= rule, f"a dictionary, its keys among {sorted(rule)}"
+    if rule is str:
+        return lambda value: isinstance(value, str) and value, "a text that is not empty"
     if isinstance(rule, type):
         return lambda value: isinstance(value, rule), f"a {rule.__name__}"
     return lambda value: type(value) in map(type, rule) and value in rule, f"one of {rule}"

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from skimage.draw import polygon2mask
 from skimage.measure import find_contours
 
-from shapeseg.checks import as_array, check_all, check_names, check_outline, check_shape, expect, listed, one_of, real
+from shapeseg.checks import as_array, check_all, check_names, check_outline, check_shape, expect, listed, one_of, real, whole
 from shapeseg.figures import CLASSES, Figure
 from shapeseg.files import find_path, whole_file
 from shapeseg.instances import Object, match
@@ -129,7 +129,8 @@ def average_precision(truth, results):
     -------
     pandas.DataFrame
         One row a class and "mean". Columns ap (the mean over the IoU thresholds 0.50, 0.55, … 0.95),
-        ap50 and ap75 (at one of them). nan for a class that does not occur.
+        ap50 and ap75 (at one of them). nan for a class that does not occur. As COCO does, it looks at
+        the 100 surest results of a class and image.
 
     Raises
     ------
@@ -143,9 +144,9 @@ def average_precision(truth, results):
     Lin et al. 2014, "Microsoft COCO"; https://cocodataset.org/#detection-eval.
     """
     dataset = _load(truth, "truth")
-    names = [category["name"] for category in dataset.cats.values()]
     found = _load_results(dataset, results, "results")
     with _reading(truth, "truth", "a COCO dataset whose objects have an area, and are a crowd or not"):
+        names = [dataset.cats[number]["name"] for number in sorted(dataset.cats)]  # COCO's order
         measured = COCOeval(dataset, found, "segm")
         measured.evaluate()
         measured.accumulate()
@@ -171,7 +172,8 @@ def evaluate_objects(scenes, objects):
     Returns
     -------
     dict of str to float
-        Each in [0, 1]: ap, ap50 and ap75 (means of `average_precision` over the classes); "counts", the
+        Each in [0, 1]: ap, ap50 and ap75 (means of `average_precision`, which looks at 100 objects of a
+        class and image at most, over the classes); "counts", the
         share of the scenes with the exact number of objects of each class; "pairs", the share of the
         pairs of one class that overlap by up to half of the smaller one whose two figures are both
         found (see `match`), nan where there are no such pairs.
@@ -213,7 +215,13 @@ def trace(mask):
     expect(mask.ndim == 2 and mask.dtype == bool, "mask", "(H, W) bool", mask)
     expect(mask.any(), "mask", "at least one pixel that is set", mask)
     contours = find_contours(np.pad(mask.astype(float), 1), 0.5, fully_connected="high")
-    return max(contours, key=lambda line: polygon2mask(np.add(mask.shape, 2), line).sum())[:-1] - 1
+    return max(contours, key=_area)[:-1] - 1
+
+
+def _area(line):
+    """What a closed line encloses, in pixels (the shoelace formula)."""
+    row, column = line.T
+    return abs(row[:-1] @ column[1:] - row[1:] @ column[:-1]) / 2
 
 
 def _check_objects(objects):
@@ -233,6 +241,9 @@ def _load(path, name):
         for image in dataset.imgs.values():
             check_shape((image["height"], image["width"]))
         _check_annotations(dataset, dataset.anns.values())
+        for number, one in enumerate(dataset.dataset["annotations"], start=1):
+            one["id"] = number  # COCO's tool takes 0 for no annotation at all
+        dataset.createIndex()
         dataset.dataset.setdefault("info", {})  # older versions of the tool ask for it
         return dataset
 
@@ -265,12 +276,26 @@ def _check_annotations(dataset, annotations, scored=False):
         image, segmentation = dataset.imgs[one["image_id"]], one["segmentation"]
         expect(isinstance(dataset.cats[one["category_id"]]["name"], str), "name", "a text", one)
         expect(real(one["score"] if scored else one.get("score", 1)), "score", "a number", one)
+        expect("bbox" in one or not (scored and isinstance(segmentation, list)), "bbox", "a box beside the polygons of results", one)
         if isinstance(segmentation, list):
             for polygon in segmentation:
                 check_outline(np.reshape(polygon, (-1, 2)), "segmentation")
             expect(segmentation, "segmentation", "at least one polygon", one)
         else:
             expect(segmentation["size"] == [image["height"], image["width"]], "size", "that of the image", one)
-            counts = segmentation["counts"]
-            runs = rle.frPyObjects(segmentation, *segmentation["size"]) if isinstance(counts, list) else segmentation
-            rle.decode(runs)  # notices runs that are longer than the image
+            runs = segmentation["counts"] if isinstance(segmentation["counts"], list) else _run_lengths(segmentation["counts"])
+            good = all(whole(run) for run in runs) and sum(runs) == image["height"] * image["width"]
+            expect(good, "counts", "whole numbers that add up to the image's pixels", one)
+
+
+def _run_lengths(text):
+    """The run lengths in COCO's text: five bits a letter, the lowest first; after the third less the last but one."""
+    runs, value, bits = [], 0, 0
+    for letter in text.encode("ascii"):
+        value |= (letter - 48 & 31) << bits
+        bits += 5
+        if not letter - 48 & 32:  # the number's last letter; its highest bit is the sign
+            value -= (letter - 48 & 16) << bits - 4
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = bits = 0
+    return runs

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -117,7 +118,7 @@ class Stream:
         starts, batches = self.start, deque()
         # A thread is enough: NumPy and TensorFlow let others run while they compute. A second one would
         # take more time away from a training step than it saves.
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1, initializer=_step_back) as pool:
             while True:
                 while len(batches) < 2 and (end is None or starts < end):
                     stop = starts + self.batch_size if end is None else min(starts + self.batch_size, end)
@@ -136,6 +137,12 @@ class Stream:
         if isinstance(scene, tuple):
             return scene
         return (scene.image, scene.masks) + ((self.encode(scene),) if self.encode else ())
+
+
+def _step_back():
+    """Leave the cores to the training step where both want them: it works on all of them, and waits for the slowest."""
+    if sys.platform == "linux":  # elsewhere the whole process would step back
+        os.nice(10)
 
 
 def check_order(seed, batch_size, repeat):
@@ -250,10 +257,11 @@ def read_dataset(folder, classes=CLASSES):
         grey levels but none above 127, or a file is not as `write_dataset` wrote it.
     """
     classes, folder = check_names(classes), find_path(folder, "folder", Path())
+    expect(folder.is_dir() or not folder.exists(), "folder", "a directory", folder)
+    plain = all(Path(name).name == name != ".." for name in classes) and len(set(classes)) == len(classes)
+    expect(plain, "classes", "different names of folders in masks/", classes)
     for name in classes:
         find_path(folder / "masks" / name, "classes")
-    if (folder / CHECKSUMS).is_file():
-        _check_sums(folder)
     paths, of_class = _files(folder / "images"), {name: _files(folder / "masks" / name) for name in classes}
     if not paths:
         raise FileNotFoundError(f"folder: found no images in {folder / 'images'}; expected NAME.png files there")
@@ -261,6 +269,8 @@ def read_dataset(folder, classes=CLASSES):
         if missing := sorted(paths.keys() - files.keys()):
             raise FileNotFoundError(f"{folder / 'masks' / name / missing[0]}.png: there is no such file; each image needs one "
                                     "mask a class")
+    if (folder / CHECKSUMS).is_file():
+        _check_sums(folder, [*paths.values(), *(files[stem] for files in of_class.values() for stem in paths)])
     images = [read_image(path) for path in paths.values()]
     masks = [[_read_mask(files[stem]) for files in of_class.values()] for stem in paths]
     for name, image, channels in zip(paths, images, masks):
@@ -295,12 +305,20 @@ def _files(folder):
     return files
 
 
-def _check_sums(folder):
+def _check_sums(folder, files):
     """Raise an error if a file is not as `write_dataset` wrote it."""
-    for line in (folder / CHECKSUMS).read_text().splitlines():
-        expected, name = line.split(maxsplit=1)
+    path, again = folder / CHECKSUMS, "write the dataset again"
+    try:
+        sums = dict(reversed(line.split(maxsplit=1)) for line in path.read_text().splitlines())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected a checksum and a name a line, but it is damaged ({error}); {again}") from error
+    for name, expected in sums.items():
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: there is no such file, and {CHECKSUMS} names it; write the dataset again")
+            raise FileNotFoundError(f"{folder / name}: there is no such file, and {CHECKSUMS} names it; {again}")
         if checksum(folder / name) != expected:
-            raise ValueError(f"{folder / name}: it is not as write_dataset wrote it; write the dataset again or, if you have "
-                             f"changed it, delete {CHECKSUMS}")
+            raise ValueError(f"{folder / name}: it is not as write_dataset wrote it; {again} or, if you have changed it, "
+                             f"delete {CHECKSUMS}")
+    for file in files:
+        if file.relative_to(folder).as_posix() not in sums:
+            raise ValueError(f"{path}: expected a line for {file}, and there is none; {again} or, if you have added the "
+                             f"file, delete {CHECKSUMS}")

@@ -45,6 +45,7 @@ def run_directory(run_dir):
     ValueError
         If there can be no such directory.
     """
+    expect(run_dir != "", "run_dir", "the path of a directory", run_dir)
     path = find_path(run_dir, "run_dir")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ def whole_file(path, need=0, before=None):
         If the disk is full: what was under the name stays.
     """
     path = find_path(path, "path")
-    expect(path.parent.is_dir() and not path.is_dir(), "path", "the name of a file in a directory that is there", path)
+    expect(path.parent.is_dir() and not path.is_dir(), "path", "the name of a file in a directory that is there", path, "make the directory first")
     # The ending stays last: writers go by it.
     partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")
     try:

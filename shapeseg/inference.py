@@ -61,7 +61,7 @@ def run_network(model, images, outputs=None):
         for result, size, whole in zip(results, sizes, tiles):
             (top, bottom), (left, right) = ((i.start // size, -(-i.stop // size)) for i in inner)
             seen = seen_rows.start // size, seen_columns.start // size
-            result[some, top:bottom, left:right] = whole.numpy()[
+            result[some, top:bottom, left:right] = np.asarray(whole)[
                 :, top - seen[0]:bottom - seen[0], left - seen[1]:right - seen[1], :result.shape[-1]]
 
     tiles = list(_tiles(model, *images.shape[:3]))

@@ -266,7 +266,8 @@ def topmost(scene, classes=CLASSES):
     masks = np.zeros_like(scene.masks)
     for figure in scene.figures:
         box, inside = fill(figure.vertices)
-        masks[box][inside] = [name == figure.label for name in classes]
+        masks[box][inside] = [name == figure.label for name in names]
+    expect(not (masks & ~scene.masks).any(), "classes", "them in the order of the scene's masks", classes)
     return masks
 
 

@@ -20,6 +20,7 @@ from shapeseg.files import ROOT, checksum, find_path, run_directory, whole_file
 
 WRITTEN = ("executed.ipynb", "results.json")
 MOST = 10**5  # runs of one sweep
+OWN = {"run", "error", "run_dir"}  # names that a sweep needs for itself
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # a run's kernel says nothing beside the bar of the sweep
 
 
@@ -134,7 +135,7 @@ def _results(directory, parameters):
     if not _done(directory):
         return {}
     results = json.loads((directory / "results.json").read_text())
-    return {name: value for name, value in results.items() if name not in parameters}
+    return {name: value for name, value in results.items() if name not in {*parameters, *OWN}}
 
 
 def _find(notebook):
@@ -159,8 +160,8 @@ def _combinations(notebook, grid):
            "grid", 'lists of values by parameter, for example {"skip": ["none", "add"], "seed": [0, 1, 2]}', grid)
     expect(math.prod(len(values[:MOST + 1]) for values in grid.values()) <= MOST, "grid", f"at most {MOST} runs", grid)
     for name in grid:
-        if name not in known or name == "run_dir":
-            own = ", ".join(sorted(known.keys() - {"run_dir"}))
+        if name not in known or name in OWN:
+            own = ", ".join(sorted(known.keys() - OWN))
             raise ValueError(f"grid: expected parameters of {notebook.name} ({own}), got {told(name)}")
     runs = {}
     for values in itertools.product(*grid.values()):
@@ -170,7 +171,7 @@ def _combinations(notebook, grid):
         except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"grid: expected values that JSON can say (numbers, texts, truth values, None, lists), "
                              f"got {told(parameters)}") from error
-        words = ",".join(f"{name}={value}" for name, value in parameters.items())
+        words = ",".join(f"{name}={value}" for name, value in sorted(parameters.items()))
         readable = re.sub(r"[^\w.=,+-]+", "", words, flags=re.ASCII)
         runs[f"{readable[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"] = parameters
     return runs

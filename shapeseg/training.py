@@ -149,9 +149,9 @@ def _train(model, data, run_dir, callbacks, validation, arguments):
             bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False)
             bar.update()
             if run.step % every == 0 or run.step == steps:
-                if not np.isfinite(logs["loss"]):
-                    raise RuntimeError(f"loss: {logs['loss']} at step {run.step}; lower the learning rate "
-                                       f"({arguments['learning_rate']}) and give another run_dir")
+                if not all(np.isfinite(array).all() for array in (logs["loss"], *model.get_weights())):
+                    raise RuntimeError(f"loss: {logs['loss']} at step {run.step}, or weights that are no numbers; lower "
+                                       f"the learning rate ({arguments['learning_rate']}) and give another run_dir")
                 logs |= _validate(trainer, validation, batch_size)
                 run.save(logs)
                 callbacks.on_epoch_end((run.step - 1) // every, logs)

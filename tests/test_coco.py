@@ -3,9 +3,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pycocotools import mask as rle
 from pycocotools.coco import COCO
 
 import shapeseg as ss
+from shapeseg.coco import _run_lengths
 
 SHAPE = (128, 128)
 CONFIG = replace(ss.CROWDED, size=128, radius=(0.1, 0.2))
@@ -102,6 +104,42 @@ def test_a_traced_outline_brings_its_mask_back():
         assert (traced == mask).all()
     with pytest.raises(ValueError, match="mask: expected at least one pixel"):
         ss.trace(np.zeros((4, 4), bool))
+
+
+def spoil(path, change):
+    """A dataset as another tool might have written it."""
+    dataset = json.loads(path.read_text())
+    change(dataset)
+    path.write_text(json.dumps(dataset))
+
+
+def test_the_order_and_the_numbers_of_a_file_do_not_count(tmp_path):
+    found = [[one for one in as_objects(figures) if one.label != "circle"] for figures in FIGURES]
+    results = ss.write_coco(tmp_path / "results.json", found, SHAPE, results=True)
+    truth = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE, "rle")
+    expected = ss.average_precision(truth, results)
+    assert expected.ap["circle"] == 0 and expected.ap["quad"] == 1
+    spoil(truth, lambda dataset: dataset["categories"].reverse())
+    spoil(truth, lambda dataset: [one.update(id=number) for number, one in enumerate(dataset["annotations"])])
+    assert ss.average_precision(truth, results).equals(expected)
+
+
+def test_run_lengths_are_those_of_cocos_tool():
+    rng = np.random.RandomState(0)
+    for density in (0.0, 0.01, 0.5, 1.0):
+        mask = rng.uniform(size=(67, 41)) < density
+        changes = np.flatnonzero(np.diff(mask.T.ravel(), prepend=False, append=~mask[-1, -1]))
+        text = rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+        assert _run_lengths(text) == np.diff(changes, prepend=0).tolist()
+
+
+@pytest.mark.parametrize("counts", [[100, 50], [100, 50, 200 * 200], [1.5, 50], [-1, 200 * 200 + 1], "`31b", "", "PX", None])
+def test_runs_that_do_not_fill_the_image(tmp_path, counts):
+    square = ss.Object("quad", 1.0, (20, 20), np.add((20, 20), [(-5, -5), (-5, 5), (5, 5), (5, -5)]))
+    truth = ss.write_coco(tmp_path / "truth.json", [[square]], (200, 200), "rle")
+    spoil(truth, lambda dataset: dataset["annotations"][0]["segmentation"].update(counts=counts))
+    with pytest.raises(ValueError, match="truth.json"):
+        ss.read_coco(truth)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": []}', '{"images": [{"id": 1}], "annotations": [{}]}'])

@@ -126,6 +126,24 @@ def test_a_file_that_is_not_as_it_was_written_is_named(tmp_path, small):
     assert done.returncode and "images/00000.png" in done.stdout + done.stderr
 
 
+def test_damaged_checksums_are_noticed(tmp_path, small):
+    folder = ss.write_dataset(tmp_path / "set", small, count=2)
+    lines = (folder / CHECKSUMS).read_text().splitlines(keepends=True)
+    for text in ("", "".join(lines[:3]), "".join(lines)[:-90], "word", "\xff", "".join(lines) + "\n"):
+        (folder / CHECKSUMS).write_text(text, encoding="latin-1")
+        with pytest.raises(ValueError, match=f"{CHECKSUMS}: expected a .*; write the dataset again"):
+            ss.read_dataset(folder)
+
+
+def test_class_folders_are_those_in_masks(tmp_path, small):
+    folder = ss.write_dataset(tmp_path / "set", small, count=1)
+    for classes in (["../images"], [str(folder / "images")], ["circle/../quad"], ["circle", "circle"], ["circle/"], [".."]):
+        with pytest.raises(ValueError, match="classes: expected different names of folders in masks/"):
+            ss.read_dataset(folder, classes)
+    with pytest.raises(ValueError, match="folder: expected a directory"):
+        ss.read_dataset(folder / CHECKSUMS)
+
+
 def test_wrong_arguments(tmp_path, small):
     images, masks = ss.draw_scenes(small, 1, range(2))
     for call, words in [

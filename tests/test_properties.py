@@ -59,7 +59,7 @@ def examples(number):
 
 def answer(function, /, **arguments):
     """What a function gives; nothing if it refuses an argument, or a part of one, by its name."""
-    names = "|".join([*arguments, "config", "images", "masks", "figures", "twins", "noise, gradient",
+    names = "|".join([*arguments, "config", "name", "images", "masks", "figures", "twins", "noise, gradient",
                       re.escape(str(ROOT / "data/samples")) + "[^:]*"])  # a file of a dataset is named by its path
     words = "expected|found|leave|there already|no such file|not a readable"
     try:
@@ -304,14 +304,15 @@ def test_a_notebook_names_the_parameter_that_is_wrong(path):
     code = [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
     place = next(n for n, cell in enumerate(code) if "parameters" in cell.metadata.get("tags", []))
     lines = ast.parse("\n".join(cell.source for cell in code[place + 1:place + 3])).body
-    last = max(n for n, line in enumerate(lines) if "check_" in ast.unparse(line))
+    last = max(n for n, line in enumerate(lines) if "check_" in ast.unparse(line) or "find_objects" in ast.unparse(line))
     checks = "\n".join(map(ast.unparse, lines[:last + 1]))
-    defaults = {}
+    defaults, imported = {}, {}
     exec(code[place].source, {}, defaults)
-    assert all(f"{name}=" in checks for name in defaults)
+    exec(code[0].source, imported)
+    assert all(f"{name}=" in checks or f"={name}" in checks for name in defaults)
 
     def run(**parameters):
-        exec(checks, dict(ss=ss, shapeseg=shapeseg, replace=replace) | parameters)
+        exec(checks, imported | parameters)
 
     run(**defaults)
 

@@ -273,6 +273,7 @@ def test_the_topmost_figure_hides_those_below():
     for call, words in [
         (lambda: ss.topmost(scene, ("circle",)), "classes: expected those of the scene's 5 masks, got ('circle',)"),
         (lambda: ss.topmost(scene, list("abcde")), "classes: expected those of the scene's 5 masks, got ['a', 'b', "),
+        (lambda: ss.topmost(scene, ss.CLASSES[::-1]), "classes: expected them in the order of the scene's masks"),
         (lambda: ss.topmost(3), "scene: expected a Scene from draw_scene, got 3"),
     ]:
         with pytest.raises(ValueError) as error:

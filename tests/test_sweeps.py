@@ -46,6 +46,7 @@ def test_a_table_of_parameters_and_results(notebook, tmp_path):
     assert table.drop(columns="run").values.tolist() == [["a", 1, 2, ""], ["a", 2, 4, ""],
                                                          ["b/c", 1, 2, ""], ["b/c", 2, 4, ""]]
     assert list(table) == ["run", "word", "x", "double", "error"]
+    assert ss.sweep(notebook, {"x": [1, 2], "word": ["a", "b/c"]}, tmp_path / "runs").run.tolist() == table.run[[0, 2, 1, 3]].tolist()
     for run in table.run:
         assert (tmp_path / "runs" / run / "executed.ipynb").exists() and "/" not in run
 
@@ -130,6 +131,7 @@ def test_a_dask_cluster_that_loses_a_worker(notebook, tmp_path):
 def test_wrong_arguments(notebook, tmp_path):
     for wrong, words in [
         (dict(notebook="none.ipynb"), "notebook: expected the path of a notebook, got 'none.ipynb'"),
+        (dict(grid={"run_dir": ["a"]}), "grid: expected parameters of study.ipynb .*, got 'run_dir'"),
         (dict(grid={"y": [1]}), "grid: expected parameters of study.ipynb \\(bad, wait, word, x\\), got 'y'"),
         (dict(grid={"run_dir": ["a"]}), "got 'run_dir'"), (dict(grid={"x": 1}), "grid: expected lists of values"),
         (dict(grid={"x": []}), "grid: expected lists"), (dict(grid={"x": [Path()]}), "values that JSON can say"),

@@ -156,6 +156,8 @@ def test_a_relative_run_directory_counts_from_the_repository(monkeypatch, tmp_pa
 
     monkeypatch.chdir(tmp_path)
     assert ss.run_directory("runs") == ROOT / "runs"
+    with pytest.raises(ValueError, match="run_dir: expected the path of a directory, got ''"):
+        ss.run_directory("")
     assert ss.run_directory(tmp_path / "there") == tmp_path / "there"
 
 
@@ -292,9 +294,10 @@ def test_muon_steps_are_orthogonal_matrices():
     assert np.allclose(tf.reshape(ours, (72, 16)), keras_own, atol=1e-4)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(small, tmp_path):
+@pytest.mark.parametrize("steps", [1, 30])
+def test_a_loss_or_weights_that_are_no_numbers_stop_the_run(small, tmp_path, steps):
     with pytest.raises(RuntimeError, match="loss: .* lower the learning rate"):
-        ss.train(ss.build_model(**SMALL), small, 30, tmp_path, batch_size=2, optimizer="adam", learning_rate=1e30,
+        ss.train(ss.build_model(**SMALL), small, steps, tmp_path, batch_size=2, optimizer="adam", learning_rate=1e39,
                  warmup=0, schedule="constant", every=5)
     assert not (tmp_path / "model.keras").exists()
 
