@@ -98,14 +98,19 @@ def as_array(values, name):
 
 def check_outline(vertices, name):
     """Return an outline's vertices as an array of float, or raise a ValueError."""
+    return outline_and_box(vertices, name)[0]
+
+
+def outline_and_box(vertices, name):
+    """As `check_outline`, and the least and the greatest of its rows and columns."""
     array = as_array(vertices, name)
     good = array.ndim == 2 and array.shape[1] == 2 and len(array) >= 3 and array.dtype.kind in "iuf"
     if good:
         array = array.astype(float, copy=False)
-        (top, left), (bottom, right) = array.min(axis=0).tolist(), array.max(axis=0).tolist()
+        top, left, bottom, right = box = (*array.min(axis=0).tolist(), *array.max(axis=0).tolist())
         good = -SIDE <= min(top, left) and max(bottom, right) <= SIDE and (bottom - top) * (right - left) <= AREA
     expect(good, name, f"(V, 2) finite numbers, V from 3, within {SIDE} pixels and a box of {AREA}", vertices)
-    return array
+    return array, box
 
 
 def check_parameters(**parameters):

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from functools import partial
+from math import ceil, floor
 
 import numpy as np
 
-from shapeseg.checks import SIDE, check_outline, expect, one_of, real, whole
+from shapeseg.checks import SIDE, check_outline, expect, one_of, outline_and_box, real, whole
 
 CLASSES = ("circle", "triangle", "quad", "pentagon", "unknown")
 
@@ -129,24 +130,26 @@ def fill(vertices):
     ValueError
         If the vertices are fewer than 3, or are no finite numbers, or too far apart for the memory.
     """
-    vertices = check_outline(vertices, "vertices")
-    vertices = (vertices + SIDE) - SIDE  # to 2**-36 of a pixel: no slope overflows
-    top, left = np.ceil(vertices.min(axis=0)).astype(int)
-    bottom, right = np.floor(vertices.max(axis=0)).astype(int) + 1
+    vertices, box = outline_and_box(vertices, "vertices")
+    top, left, bottom, right = [(side + SIDE) - SIDE for side in box]  # to 2**-36 of a pixel: no slope overflows
+    closed = (np.concatenate([vertices, vertices[:1]]) + SIDE) - SIDE
+    top, left, bottom, right = ceil(top), ceil(left), floor(bottom) + 1, floor(right) + 1
     height, width = max(bottom - top, 0), max(right - left, 0)
-    ends = np.concatenate([vertices[1:], vertices[:1]])
-    (r0, c0), (r1, c1) = vertices.T, ends.T
     # The scan lines that each edge crosses: first to last, all edges one after another.
-    first = np.ceil(np.minimum(r0, r1)).astype(int)
-    count = np.ceil(np.maximum(r0, r1)).astype(int) - first
-    edge = np.repeat(np.arange(len(count)), count)
-    row = np.arange(len(edge)) + (first - np.cumsum(count) + count)[edge]
-    slope = (c1 - c0)[edge] / (r1 - r0)[edge]
-    column = np.ceil(c0[edge] + (row - r0[edge]) * slope).astype(int) - left
-    # An edge turns the rest of its row over: what is crossed an odd number of times is inside.
-    crossings = np.bincount((row - top) * (width + 1) + np.clip(column, 0, width), minlength=height * (width + 1))
-    crossings = crossings.astype(np.uint8).reshape(height, width + 1)[:, :-1]
-    inside = np.bitwise_xor.accumulate(crossings & 1, axis=1).view(bool)
+    line = np.ceil(closed[:, 0])
+    count = np.abs(line[1:] - line[:-1]).astype(int)
+    skip = np.minimum(line[:-1], line[1:]) - count.cumsum() + count
+    edges = np.concatenate([closed[:-1], closed[1:] - closed[:-1], skip[:, None]], axis=1)
+    r, c, r_step, c_step, skip = np.repeat(edges, count, axis=0).T
+    row = np.arange(len(skip)) + skip
+    column = np.ceil(c + (row - r) * (c_step / r_step)) - left
+    # A crossing turns the rest of its row over, and each row has an even number of them. So all rows can be taken
+    # as one: from crossing to crossing, every second run of pixels is inside.
+    crossings = np.sort((row - top) * width + np.minimum(np.maximum(column, 0), width))
+    ends = np.concatenate([[0], crossings, [height * width]]).astype(int)
+    odd = np.zeros(len(ends) - 1, bool)
+    odd[1::2] = True
+    inside = np.repeat(odd, ends[1:] - ends[:-1]).reshape(height, width)
     return (slice(top, bottom), slice(left, right)), inside
 
 
@@ -165,10 +168,10 @@ def _polygon(corners, rng):
         candidates = _polar(2 * np.pi * (np.arange(corners) + jitter) / corners,
                             rng.uniform(0.7, 1.0, (16, corners)))
         angles, sides = angles_and_sides(candidates)
-        good = ((angles >= least) & (angles <= greatest)).all(axis=1)
-        good &= sides.min(axis=1) >= shortest * sides.max(axis=1)
-        if good.any():
-            return candidates[good.argmax()]
+        good = (angles >= least) & (angles <= greatest) & (sides >= shortest * sides.max(axis=1, keepdims=True))
+        best = good.all(axis=1).argmax()
+        if good[best].all():
+            return candidates[best]
 
 
 def angles_and_sides(vertices):
@@ -184,11 +187,11 @@ def angles_and_sides(vertices):
     angles, sides : (..., V) arrays of float
         The angle at each vertex, and the side from it to the next.
     """
-    points = vertices[..., 0] + 1j * vertices[..., 1]
-    after = np.arange(1, points.shape[-1] + 1) % points.shape[-1]
-    side = points[..., after] - points
-    turn = np.angle(side[..., after - 2] / side)
-    return 180 - np.degrees(turn), np.abs(side)
+    points = np.ascontiguousarray(vertices, float).view(complex)[..., 0]
+    closed = np.concatenate([points[..., -1:], points, points[..., :1]], axis=-1)
+    sides = closed[..., 1:] - closed[..., :-1]  # the first one leads to the first vertex
+    turn = np.angle(sides[..., :-1] / sides[..., 1:])
+    return 180 - np.degrees(turn), np.abs(sides[..., 1:])
 
 
 def _star(rng):

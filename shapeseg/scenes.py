@@ -4,6 +4,7 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from operator import sub
 from statistics import NormalDist
 from types import SimpleNamespace
 
@@ -215,14 +216,15 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     """
     check_key(config, seed, split)
     expect(whole(index), "index", "a whole number from 0", index)
-    image = np.empty((config.size, config.size, config.channels), np.uint8)
-    masks = np.zeros((config.size, config.size, len(config.classes)), bool)
     key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
     # RandomState, because NumPy promises that its stream never changes.
     rng = np.random.RandomState(np.frombuffer(key, "<u4"))
     background = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
+    image = np.empty((config.size, config.size, config.channels), np.uint8)
+    row = np.tile(background.astype(np.uint8), (config.size, 1))  # NumPy copies whole rows faster than single pixels
     for _ in range(100 if config.twins else 1):  # not every first figure leaves room for a twin that shows
-        image[:], masks[:] = background, False
+        image[:] = row
+        masks = np.zeros((config.size, config.size, len(config.classes)), bool)
         figures = _draw_figures(config, rng, image, masks)
         if len(figures) >= config.figures[0]:
             break
@@ -286,14 +288,14 @@ def room(config):
 
 def _draw_figures(config, rng, image, masks):
     wanted = rng.randint(config.figures[0], config.figures[1] + 1)
-    figures, edges, misses = [], [], 0
+    figures, outlines, misses = [], _Outlines(config.size), 0
     for _ in range(20 * wanted):
         first = figures[-1] if config.twins and len(figures) % 2 else None
         if len(figures) == wanted or first and misses == 8:
             break
         figure = _draw_outline(config, rng, first)
         box, inside = fill(figure.vertices)
-        looks = _choose_looks(config, rng, image, edges, box, inside)
+        looks = _choose_looks(config, rng, image, outlines, box, inside)
         misses = 0 if looks else misses + 1
         if looks:
             colour, opacity = looks
@@ -345,82 +347,75 @@ def blend(under, colour, opacity):
     return np.rint(under + np.float32(opacity) * (np.float32(colour) - under)).astype(np.uint8)
 
 
-@dataclass
-class _Edge:
-    """One figure's outline, and the levels on both sides of it, so that it stays visible."""
+class _Outlines:
+    """The pixels just inside all outlines, and the levels on both sides of them, so that they stay visible."""
 
-    box: tuple
-    pixels: tuple  # rows and columns (E,) of the pixels just inside the outline
-    sides: np.ndarray  # (E, 2, C) uint8: their levels with and without the figure
-    hidden: int = 0  # how many of them cannot be seen
-
-    def covered(self, box, inside):
-        """Which of the pixels lie under a new figure."""
-        (rows, columns), (new_rows, new_columns) = self.box, box
-        if (rows.start >= new_rows.stop or new_rows.start >= rows.stop
-                or columns.start >= new_columns.stop or new_columns.start >= columns.stop):
-            return ()
-        row, column = self.pixels[0] - box[0].start, self.pixels[1] - box[1].start
-        near = np.flatnonzero((row >= 0) & (row < inside.shape[0]) & (column >= 0) & (column < inside.shape[1]))
-        return near[inside[row[near], column[near]]]
+    def __init__(self, size):
+        self.cover = np.zeros((size, size), bool)  # all False, except while it is asked what a new figure covers
+        self.pixels = np.zeros(0, int)  # (E,) their places in the flat image
+        self.group = np.zeros(0, int)  # (E,) levels are flat, so that few groups stand for all the pixels
+        self.groups = [None]  # each group's figure and its levels with and without the figure; None: cannot be seen
+        self.spare = []  # how many more pixels of each figure may be hidden
 
 
-def _choose_looks(config, rng, image, edges, box, inside):
+def _choose_looks(config, rng, image, outlines, box, inside):
     """A colour and an opacity with which the new figure and all before it are visible, or None."""
-    row, column = np.divmod(np.flatnonzero(inside & ~_core(inside)), inside.shape[1])
-    below = image[box][row, column]
-    new = _Edge(box, (row + box[0].start, column + box[1].start), np.repeat(below[:, None], 2, axis=1))
-    touched = [(edge, pixels) for edge in edges if len(pixels := edge.covered(box, inside))]
-    touched.append((new, slice(None)))
-    # Levels are flat, so few pairs of them stand for all the pixels.
-    pairs = [_count_pairs(edge.sides[pixels]) for edge, pixels in touched]
-    unchanged = [edge.hidden - _hidden(config, counted) for (edge, _), counted in zip(touched, pairs)]
-    unchanged[-1] = 0
+    row, column = _rim(inside)
+    pixels = (row + box[0].start) * config.size + column + box[1].start
+    # All channels of a pixel as one number: few different ones lie below.
+    below = image.reshape(-1, config.channels).take(pixels, axis=0) @ 256 ** np.arange(config.channels)
+    flat = sorted(set(below.tolist()))
+    new = len(outlines.spare)
+    groups = outlines.groups + [(new, *[code.to_bytes(config.channels, "little")] * 2) for code in flat]
+    spare = outlines.spare + [int((1 - config.visible) * len(pixels))]
+    group = np.concatenate([outlines.group, len(outlines.groups) + np.searchsorted(flat, below)])
+    pixels = np.concatenate([outlines.pixels, pixels])
+    outlines.cover[box] = inside
+    covered = outlines.cover.take(pixels).nonzero()[0]
+    outlines.cover[box] = False
+    counts = np.bincount(group[covered])
+    counts[0] = 0  # what is hidden stays hidden, because blending brings levels together
+    touched = counts.nonzero()[0]
+    alike = [(*groups[k], count) for k, count in zip(touched.tolist(), counts[touched].tolist())]
+    lowest, highest = config.levels
     for _ in range(8):
-        colour = tuple(rng.randint(config.levels[0], config.levels[1] + 1) for _ in range(config.channels))
+        colour = tuple([rng.randint(lowest, highest + 1) for _ in range(config.channels)])
         # In steps of 1/256, so that blending is exact on every platform.
         opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
-        hidden = []
-        for before, (edge, _), counted in zip(unchanged, touched, pairs):
-            hidden.append(before + _hidden(config, counted, colour, opacity, both=edge is not new))
-            if hidden[-1] > (1 - config.visible) * len(edge.sides):
-                break
+        left, after, target = spare.copy(), groups.copy(), []
+        for figure, inner, outer, count in alike:
+            inner = _blend_few(inner, colour, opacity)
+            if figure != new:
+                outer = _blend_few(outer, colour, opacity)
+            if max(map(abs, map(sub, inner, outer))) >= config.contrast:
+                target.append(len(after))
+                after.append((figure, inner, outer))
+            else:
+                target.append(0)
+                left[figure] -= count
+                if left[figure] < 0:
+                    break
         else:
-            for (edge, pixels), count in zip(touched, hidden):
-                edge.sides[pixels] = blend(edge.sides[pixels], colour, opacity)
-                edge.hidden = count
-            new.sides[:, 1] = below
-            edges.append(new)
+            moved = np.arange(len(groups))
+            moved[touched] = target
+            group[covered] = moved[group[covered]]
+            outlines.pixels, outlines.group, outlines.groups, outlines.spare = pixels, group, after, left
             return colour, opacity
     return None
 
 
-def _count_pairs(sides):
-    """The different (with, without) pairs of levels, and how often each occurs."""
-    padded = np.zeros((len(sides), 8), np.uint8)
-    padded[:, :2 * sides.shape[2]] = sides.reshape(len(sides), -1)
-    pairs, counts = np.unique(padded.view(np.uint64), return_counts=True)
-    pairs = pairs.view(np.uint8).reshape(-1, 8)[:, :2 * sides.shape[2]].reshape(-1, 2, sides.shape[2])
-    return list(zip(pairs.tolist(), counts.tolist()))
+def _blend_few(levels, colour, opacity):
+    """What `blend` does, faster for a few levels: Python rounds as NumPy does."""
+    return [round(a + opacity * (c - a)) for a, c in zip(levels, colour)]
 
 
-def _hidden(config, pairs, colour=None, opacity=0.0, both=True):
-    """How many pixels of an outline cannot be seen, with another figure over them or without."""
-    hidden = 0
-    for (inner, outer), count in pairs:
-        if colour is not None:  # Python rounds as NumPy does
-            inner = [round(a + opacity * (c - a)) for a, c in zip(inner, colour)]
-            outer = [round(b + opacity * (c - b)) for b, c in zip(outer, colour)] if both else outer
-        if max(abs(a - b) for a, b in zip(inner, outer)) < config.contrast:
-            hidden += count
-    return hidden
-
-
-def _core(inside):
-    """The pixels of a mask whose four neighbours are in it too."""
-    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 2), bool)
-    padded[1:-1, 1:-1] = inside
-    return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+def _rim(inside):
+    """Rows and columns of the pixels of a mask that have one of their four neighbours outside of it."""
+    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 1), bool)
+    padded[1:-1, :-1] = inside
+    flat, width = padded.ravel(), padded.shape[1]  # all rows as one, parted by empty pixels: NumPy is faster so
+    core = flat[:-2 * width] & flat[2 * width:] & flat[width - 1:-width - 1] & flat[width + 1:1 - width]
+    return np.divmod((flat[width:-width] > core).nonzero()[0], width)
 
 
 def _shade(config, rng, image):
