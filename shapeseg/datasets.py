@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -118,7 +117,7 @@ class Stream:
         starts, batches = self.start, deque()
         # A thread is enough: NumPy and TensorFlow let others run while they compute. A second one would
         # take more time away from a training step than it saves.
-        with ThreadPoolExecutor(1, initializer=_step_back) as pool:
+        with ThreadPoolExecutor(1) as pool:
             while True:
                 while len(batches) < 2 and (end is None or starts < end):
                     stop = starts + self.batch_size if end is None else min(starts + self.batch_size, end)
@@ -137,12 +136,6 @@ class Stream:
         if isinstance(scene, tuple):
             return scene
         return (scene.image, scene.masks) + ((self.encode(scene),) if self.encode else ())
-
-
-def _step_back():
-    """Leave the cores to the training step where both want them: it works on all of them, and waits for the slowest."""
-    if sys.platform == "linux":  # elsewhere the whole process would step back
-        os.nice(10)
 
 
 def check_order(seed, batch_size, repeat):

@@ -1,6 +1,4 @@
-import os
 import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 
@@ -126,13 +124,6 @@ def test_a_file_that_is_not_as_it_was_written_is_named(tmp_path, small):
         ss.read_dataset(folder)
     done = subprocess.run(["sha256sum", "--check", "--quiet", CHECKSUMS], cwd=folder, capture_output=True, text=True)
     assert done.returncode and "images/00000.png" in done.stdout + done.stderr
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
-def test_drawing_steps_back_behind_the_training(small):
-    before = os.nice(0)
-    _, _, priorities = next(iter(ss.stream(small, 0, 2, encode=lambda scene: os.nice(0))))
-    assert priorities.tolist() == [min(before + 10, 19)] * 2 and os.nice(0) == before
 
 
 def test_damaged_checksums_are_noticed(tmp_path, small):
