@@ -23,7 +23,7 @@ WIDE = dict(NETWORK, widths=(96, 96))  # whose checkpoints take a while to write
 
 def start(code, run_dir=""):
     code = f"import shapeseg as ss\nRUN = {str(run_dir)!r}\n{code}"
-    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    return subprocess.Popen([sys.executable, "-c", code], start_new_session=True, cwd=ROOT)
 
 
 def wait_until(there, process):
@@ -221,7 +221,15 @@ ss.write_results(RUN + "/..", a=1)"""
     """model = ss.build_model(**ss.FAST_MODEL, seed=1)
 ss.train(model, ss.ARTICLE, 8, RUN, **ss.FAST_TRAINING)
 ss.evaluate(model, ss.stream(ss.ARTICLE, count=32, split='test'))""",
-], ids=["predict", "train and evaluate"])
+    """import matplotlib, nbformat
+matplotlib.use("Agg")
+cells = [cell.source for cell in nbformat.read("notebooks/07_overlapping_objects.ipynb", 4).cells if cell.cell_type == "code"]
+for source in cells[:3]:
+    exec(source)
+found, network = {}, reference
+for part in ("held_out =", "predicted.append", "scores = {name", "np.stack(predicted)"):
+    exec(next(source for source in cells[3:] if part in source))""",
+], ids=["predict", "train and evaluate", "find objects in 300 scenes"])
 def test_memory_stays_under_4_gib(tmp_path, code):
     peak = "import pathlib, resource\npathlib.Path(RUN + '/peak').write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
     assert start(f"{code}\n{peak}", tmp_path).wait() == 0
