@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shapeseg.checks import MOST, expect, told, whole
+from shapeseg.checks import MOST, expect, one_of, told, whole
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
 
@@ -45,7 +45,7 @@ def run_directory(run_dir):
     ValueError
         If there can be no such directory.
     """
-    expect(run_dir != "", "run_dir", "the path of a directory", run_dir)
+    expect(not one_of(run_dir, [""]), "run_dir", "the path of a directory", run_dir)
     path = find_path(run_dir, "run_dir")
     try:
         path.mkdir(parents=True, exist_ok=True)

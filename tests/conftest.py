@@ -5,8 +5,9 @@ from hypothesis import HealthCheck, settings
 matplotlib.use("Agg")
 
 # pytest --hypothesis-profile long tries 25 times as many examples, other ones each time.
-settings.register_profile("default", derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-settings.register_profile("long", settings.get_profile("default"), derandomize=False, print_blob=True)
+settings.register_profile("default", max_examples=100, derandomize=True, deadline=None, database=None,
+                          suppress_health_check=list(HealthCheck))
+settings.register_profile("long", settings.get_profile("default"), max_examples=2500, derandomize=False, print_blob=True)
 settings.load_profile("default")
 
 

@@ -158,6 +158,8 @@ def test_a_relative_run_directory_counts_from_the_repository(monkeypatch, tmp_pa
     assert ss.run_directory("runs") == ROOT / "runs"
     with pytest.raises(ValueError, match="run_dir: expected the path of a directory, got ''"):
         ss.run_directory("")
+    with pytest.raises(ValueError, match="run_dir: expected a path"):
+        ss.run_directory(np.zeros(2))
     assert ss.run_directory(tmp_path / "there") == tmp_path / "there"
 
 
