@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -230,7 +231,9 @@ found, network = {}, reference
 for part in ("held_out =", "predicted.append", "scores = {name", "np.stack(predicted)"):
     exec(next(source for source in cells[3:] if part in source))""",
 ], ids=["predict", "train and evaluate", "find objects in 300 scenes"])
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak stands in /proc")
 def test_memory_stays_under_4_gib(tmp_path, code):
-    peak = "import pathlib, resource\npathlib.Path(RUN + '/peak').write_text(str(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))"
-    assert start(f"{code}\n{peak}", tmp_path).wait() == 0
-    assert int((tmp_path / "peak").read_text()) < 4 * 2**20  # kilobytes
+    copy = "import shutil\nshutil.copyfile('/proc/self/status', RUN + '/status')"
+    assert start(f"{code}\n{copy}", tmp_path).wait() == 0
+    # The peak of this process alone: what getrusage tells includes that of the process that started it.
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", (tmp_path / "status").read_text())[1]) < 4 * 2**20
