@@ -56,7 +56,7 @@ def compose(masks, image=None, classes=CLASSES):
     return cover * mixed + (1 - cover) * below
 
 
-def show_images(images, titles=None, title="", columns=None, width=2.6):
+def show_images(images, titles=None, title="", columns=None, width=2.6, legend=()):
     """Images side by side, in rows of `columns`.
 
     Parameters
@@ -69,6 +69,8 @@ def show_images(images, titles=None, title="", columns=None, width=2.6):
     columns : int, optional
     width : float
         Of one image, in inches.
+    legend : sequence of str
+        Names of the classes whose colours the images show.
     """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
@@ -81,6 +83,8 @@ def show_images(images, titles=None, title="", columns=None, width=2.6):
             ax.imshow(image.squeeze(), vmin=0, vmax=255 if image.dtype == np.uint8 else 1,
                       interpolation="nearest" if image.shape[0] < 100 else "antialiased")
             ax.set_title(titles[n] if titles else "")
+    if legend:
+        class_legend(fig, legend)
     _finish(fig, title)
 
 

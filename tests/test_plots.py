@@ -63,6 +63,11 @@ def test_a_scene_is_shown_with_each_of_its_masks(scenes):
         assert ((np.asarray(picture) > 0).any(axis=-1) == masks[0, ..., k]).all()
 
 
+def test_images_may_have_a_legend_of_their_classes(scenes):
+    assert {*ss.CLASSES, TITLE} <= words(draw(ss.show_images, scenes[0], title=TITLE, legend=ss.CLASSES))
+    assert not {*ss.CLASSES} & words(draw(ss.show_images, scenes[0], title=TITLE))
+
+
 def test_wrong_pixels_are_counted(scenes):
     images, masks = scenes
     p = masks.astype(np.float32)
