@@ -35,8 +35,9 @@ def main(run_dir="runs/objects"):
     card = {"sha256": checksum(HERE / "models/objects.keras"), "trained": {"minutes": minutes, **run["arguments"], "scene_config": run["data"], "versions": run["versions"]}, "scenes": 300, **rows,
             "first_scenes": first}
     (HERE / "models/objects.json").write_text(json.dumps(card, indent=1) + "\n")
-    table = pd.DataFrame(rows).round(4).astype(object).fillna("").reset_index(names="")
-    lines = [table.columns, ["---"] * len(table.columns), *table.astype(str).itertuples(index=False)]
+    table = pd.DataFrame({name: {key: str(round(value, 4)) for key, value in row.items()} for name, row in rows.items()})
+    table = table.fillna("").reset_index(names="")
+    lines = [table.columns, ["---"] * len(table.columns), *table.itertuples(index=False)]
     (HERE / "models/objects.md").write_text(f"""# Model card: objects
 
 `ss.load_model("objects")`: the network `FAST_MODEL` with {RAYS} rays, trained by `data/objects.py`: {STEPS} steps of \
