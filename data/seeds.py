@@ -13,7 +13,7 @@ import pandas as pd
 import shapeseg as ss
 
 FILE = Path(__file__).parent / "seed_runs.csv"
-STEPS = 1800
+STEPS = 2400
 
 
 def main():

@@ -9,15 +9,15 @@ layers = keras.layers
 
 # The article's network, at full resolution.
 ARTICLE_MODEL = MappingProxyType(dict(
-    blocks=3, widths=(16, 32, 64), depths=(1, 1, 1), kernels=(3, 7), decoder_kernels=(3, 7), skip="none",
-    patch=1, contrast=None, activation="relu", dropout=0.1))
+    blocks=3, widths=(16, 32, 64), depths=(1, 1, 1), kernels=(3, 7), skip="none", patch=1, contrast=None,
+    activation="relu", dropout=0.1))
 
 # The network that the lessons train. It sees local contrast in place of grey levels, is folded into
-# 4×4 patches (a sixteenth of the pixels to go through), works longer where pixels are few, and joins
-# the encoder's features to the decoder.
+# 4×4 patches (a sixteenth of the pixels to go through), works longer where pixels are few, with small
+# kernels (two 3×3 in a row see as far as one 5×5), and joins the encoder's features to the decoder.
 FAST_MODEL = MappingProxyType(dict(
-    blocks=3, widths=(32, 64, 128), depths=(1, 2, 2), kernels=(3, 7), decoder_kernels=(3,), skip="concat",
-    patch=4, contrast=17, activation="silu", dropout=0.0))
+    blocks=3, widths=(32, 64, 128), depths=(1, 2, 2), kernels=(3,), skip="concat", patch=4, contrast=17,
+    activation="silu", dropout=0.0))
 
 OUTLINE_WIDTH = 128  # channels of the block that finds outlines
 PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
@@ -26,8 +26,8 @@ WEIGHTS = 2**31  # about as many as memory holds
 
 
 def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=None, kernels=(3, 7),
-                decoder_kernels=None, skip="none", patch=1, contrast=None, activation="relu", output="sigmoid",
-                dropout=0.1, normalize=True, residual=True, rays=0, seed=0):
+                skip="none", patch=1, contrast=None, activation="relu", output="sigmoid", dropout=0.1,
+                normalize=True, residual=True, rays=0, seed=0):
     """The article's encoder/decoder network, and its relatives.
 
     Parameters
@@ -46,8 +46,6 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         kernel alone. Without it all have one step, as in the article. At most 32.
     kernels : sequence of int
         Odd sizes of the parallel convolutions of a block.
-    decoder_kernels : sequence of int, optional
-        Of the decoder; without it the same.
     skip : "none", "add" or "concat"
         How the encoder's features join the decoder's at the same resolution. "none" is the
         article's network. After the last join one more block works at that resolution.
@@ -91,12 +89,10 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
     Jarrett et al. 2009. SiLU: Hendrycks and Gimpel 2016.
     """
     depths = (1,) * len(widths) if depths is None and isinstance(widths, (tuple, list)) else depths
-    decoder_kernels = kernels if decoder_kernels is None else decoder_kernels
-    _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
-           activation, output, dropout, normalize, residual, rays, seed)
+    _check(classes, channels, blocks, widths, depths, kernels, skip, patch, contrast, activation, output, dropout,
+           normalize, residual, rays, seed)
     classes, channels, blocks, patch, rays = map(int, (classes, channels, blocks, patch, rays))  # NumPy's are welcome, too
-    widths, depths, kernels, decoder_kernels = (
-        [*map(int, values)] for values in (widths, depths, kernels, decoder_kernels))
+    widths, depths, kernels = ([*map(int, values)] for values in (widths, depths, kernels))
     dropout = float(dropout)
     keras.utils.set_random_seed(int(seed))  # what follows draws its own seeds from here
     image = keras.Input((None, None, channels), dtype="uint8", name="image")
@@ -115,16 +111,16 @@ def build_model(classes=5, channels=1, blocks=3, widths=(16, 32, 64), depths=Non
         x = layers.MaxPooling2D(name=f"encoder{n + 1}_pool")(x)
     for n, width in reversed(list(enumerate(widths))):
         coarse = x
-        x = decoder_block(x, width, decoder_kernels, activation, dropout, f"decoder{n + 1}", **parts)
+        x = decoder_block(x, width, kernels, activation, dropout, f"decoder{n + 1}", **parts)
         for step in range(2, depths[n] + 1):
-            x = decoder_block(x, width, decoder_kernels[:1], activation, dropout, f"decoder{n + 1}_step{step}", **parts)
+            x = decoder_block(x, width, kernels[:1], activation, dropout, f"decoder{n + 1}_step{step}", **parts)
         x = layers.UpSampling2D(name=f"decoder{n + 1}_up")(x)
         if skip == "add":
             x = layers.Add(name=f"decoder{n + 1}_skip")([x, features[n]])
         elif skip == "concat":
             x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
     if skip != "none":  # small kernels will do here, where a pixel costs the most
-        x = decoder_block(x, widths[0], decoder_kernels[:1], activation, dropout, "join", **parts)
+        x = decoder_block(x, widths[0], kernels[:1], activation, dropout, "join", **parts)
     trunk = x
     outputs = classes + (output == "softmax")
     head = layers.Conv2D(outputs * patch**2, 1, name="head")
@@ -398,23 +394,21 @@ class CropLike(layers.Layer):
         return shapes[1][:3] + shapes[0][3:]
 
 
-def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, skip, patch, contrast,
-           activation, output, dropout, normalize, residual, rays, seed):
+def _check(classes, channels, blocks, widths, depths, kernels, skip, patch, contrast, activation, output, dropout,
+           normalize, residual, rays, seed):
     def several(values, *limits):
         return isinstance(values, (tuple, list)) and len(values) > 0 and all(whole(v, *limits) for v in values)
 
     def odd(values):
         return several(values, 1) and all(k % 2 for k in values) and len(set(values)) == len(values)
 
-    branches = max(len(k) if isinstance(k, (tuple, list)) else 1 for k in (kernels, decoder_kernels))
     expect(odd(kernels), "kernels", "different odd whole numbers, for example (3, 7)", kernels)
-    expect(odd(decoder_kernels), "decoder_kernels", "None or different odd whole numbers", decoder_kernels)
     for name, value in (("classes", classes), ("channels", channels)):
         expect(whole(value, 1, 1000), name, "a whole number from 1 to 1000", value)
     expect(whole(patch, 1, COARSEST), "patch", f"a whole number from 1 to {COARSEST}", patch)
     expect(whole(blocks, 1, 10) and int(patch) * 2**int(blocks) <= COARSEST, "blocks",
            f"a whole number from 1, so that patch · 2**blocks is at most {COARSEST}", blocks)
-    expect(several(widths, branches) and len(widths) == blocks, "widths",
+    expect(several(widths, len(kernels)) and len(widths) == blocks, "widths",
            f"{blocks} whole numbers (one a block), each at least the number of kernels", widths)
     expect(several(depths, 1, 32) and len(depths) == blocks, "depths", f"None or {blocks} whole numbers from 1 to 32", depths)
     expect(contrast is None or whole(contrast, 3, 1023) and contrast % 2, "contrast",
@@ -427,7 +421,7 @@ def _check(classes, channels, blocks, widths, depths, kernels, decoder_kernels, 
     expect(isinstance(residual, bool), "residual", "True or False", residual)
     expect(whole(rays) and (rays == 0 or 8 <= rays <= 1024), "rays", "0 or a whole number from 8 to 1024", rays)
     expect(whole(seed, 0, 2**32 - 1), "seed", f"a whole number from 0 to {2**32 - 1}", seed)
-    widest, largest = max(map(int, widths)), max(map(int, (*kernels, *decoder_kernels)))
+    widest, largest = max(map(int, widths)), max(map(int, kernels))
     weights = 2 * sum(map(int, depths)) * (widest * largest)**2
     weights += (int(classes) + int(channels)) * int(patch)**2 * int(widths[0])
     expect(weights <= WEIGHTS, "widths", f"with these kernels, depths and patch at most {WEIGHTS} weights, about", widths)

@@ -58,7 +58,7 @@ def test_a_skip_joins_the_encoder_to_the_decoder_at_its_resolution(skip):
     dict(SMALL), dict(SMALL, patch=2), dict(SMALL, patch=4, skip="concat"), dict(SMALL, skip="add"),
     dict(SMALL, kernels=(3,)), dict(SMALL, kernels=(1, 3, 5)), dict(SMALL, channels=3, classes=1),
     dict(SMALL, output="softmax"), dict(blocks=1, widths=(4,)),
-    dict(SMALL, depths=(2, 3), decoder_kernels=(3,), contrast=5, activation="silu", channels=3),
+    dict(SMALL, depths=(2, 3), contrast=5, activation="silu", channels=3),
 ])
 @pytest.mark.parametrize("size", [(1, 1), (37, 50), (64, 32)])
 def test_any_size_goes_in_and_comes_out(keywords, size):
@@ -132,7 +132,7 @@ def test_softmax_channels_compete():
     (dict(skip="sum"), 'skip: expected "none", "add" or "concat", got \'sum\''), (dict(patch=0), "patch: "),
     (dict(output="linear"), "output: "), (dict(dropout=1.0), "dropout: "), (dict(dropout=float("nan")), "dropout: "),
     (dict(seed=-1), "seed: "), (dict(depths=(1, 2)), "depths: expected None or 3 whole"), (dict(depths=(1, 0, 1)), "depths: "),
-    (dict(decoder_kernels=(2,)), "decoder_kernels: "), (dict(contrast=4), "contrast: expected None or an odd"),
+    (dict(contrast=4), "contrast: expected None or an odd"),
     (dict(activation="tanh"), "activation: "),
 ])
 def test_wrong_arguments(wrong, words):

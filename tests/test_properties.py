@@ -111,7 +111,7 @@ FUNCTIONS = {  # arguments of each that are good and, last, what is true of its 
     ss.boundary: dict(masks=HALF > 0, width=1, so=lambda rim: rim.dtype == bool), ss.interval: dict(values=[1.0, 2.0]),
     ss.compose: dict(masks=MASKS[0], image=IMAGES[0], classes=ss.CLASSES, so=lambda picture: picture.shape[-1] == 3),
     ss.build_model: dict(
-        classes=2, channels=1, blocks=1, widths=(4,), depths=(1,), kernels=(3,), decoder_kernels=None, skip="add", patch=1,
+        classes=2, channels=1, blocks=1, widths=(4,), depths=(1,), kernels=(3,), skip="add", patch=1,
         contrast=None, activation="relu", output="sigmoid", dropout=0.1, normalize=True, residual=True, rays=0, seed=0,
         so=is_network),
     ss.cut_skips: dict(model=MODEL, names=None, so=is_network),
