@@ -28,9 +28,10 @@ OTHERS = ("article", "unet", "book")
 RATES = {"published": (1e-3, 3e-4, 3e-3), "ours": (2e-2, 7e-3, 5e-2)}  # the image size is chosen with the first
 SIZES = (128, 256, 512)
 PIXELS = 2 * 512**2  # a step: more scenes where they are smaller
-FAST = {  # ours, less one trick of the network
+FAST = {  # ours, less one trick of the network, or two
     "fast": {}, "fast, no skips": dict(skip="none"), "fast, grey levels": dict(contrast=None),
-    "fast, one step a block": dict(depths=(1, 1, 1)), "fast, ReLU": dict(activation="relu"),
+    "fast, one step a block": dict(depths=(1, 1, 1)), "fast, no skips, one step a block": dict(skip="none", depths=(1, 1, 1)),
+    "fast, ReLU": dict(activation="relu"),
     "fast, 7×7 beside the 3×3": dict(kernels=(3, 7)), "fast, folded 2×2": dict(patch=2)}
 RECIPES = {  # ours, less one trick of the recipe
     "ours": {}, "ours, AdamW": dict(optimizer="adamw"), "ours, constant rate": dict(schedule="constant"),
