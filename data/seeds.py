@@ -4,7 +4,7 @@ Writes seed_runs.csv.
 
     .venv/bin/python data/seeds.py
 
-A run that is in the file is not repeated. Each takes 5 to 10 minutes on two cores.
+A run that is in the file is not repeated. Each takes 3 to 6 minutes on two cores.
 """
 
 import tempfile
