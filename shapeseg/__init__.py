@@ -4,27 +4,30 @@ Each name is imported when it is first used, so ``import shapeseg`` is quick and
 alone until a model is asked for.
 """
 
+from pathlib import Path
+
 import lazy_loader
+
+if not Path(__file__).parents[1].joinpath("notebooks").is_dir():
+    raise ImportError("shapeseg works from its repository: install it there with pip install -e . -c constraints.txt")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["checks", "files", "figures", "scenes", "datasets", "metrics", "models", "inference",
-                "instances", "coco", "training", "plots", "sweeps"],
+    submodules=["backend", "utils", "figures", "scenes", "datasets", "metrics", "layers", "models", "inference",
+                "training", "checkpoints", "objects", "coco", "sweeps", "plots"],
     submod_attrs={
-        "checks": ["check_parameters"],
-        "figures": ["CLASSES", "KINDS", "NOVEL_KINDS", "LABELS", "Figure", "fill", "outline"],
-        "scenes": ["ARTICLE", "CROWDED", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene", "topmost"],
+        "utils": ["check_parameters", "run_directory", "write_results"],
+        "figures": ["CLASSES", "KINDS", "LABELS", "NOVEL_KINDS", "Figure", "fill", "outline"],
+        "scenes": ["ARTICLE", "CROWDED", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
         "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
-        "metrics": ["Counts", "boundary", "interval", "iou"],
-        "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "cut_skips", "multiply_adds", "receptive_field"],
-        "inference": ["evaluate", "load_model", "predict", "save_model"],
-        "instances": ["Object", "find_objects", "match"],
-        "coco": ["average_precision", "evaluate_objects", "read_coco", "trace", "twins", "write_coco"],
+        "metrics": ["Counts", "confidence_interval", "iou", "mask_boundary"],
+        "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "load_model", "macs", "receptive_field", "save_model"],
+        "inference": ["evaluate", "predict"],
         "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
+        "objects": ["Object", "find_objects", "match_objects"],
+        "coco": ["average_precision", "evaluate_objects", "mask_to_polygon", "overlapping_pairs", "read_coco", "write_coco"],
         "sweeps": ["sweep"],
-        "files": ["run_directory", "write_results"],
-        "plots": ["PALETTE", "compose", "show", "show_bars", "show_class_curves", "show_curves", "show_depths",
-                  "show_fill", "show_images", "show_intervals", "show_matrix", "show_network", "show_objects",
-                  "show_predictions", "show_receptive_fields", "show_scene", "show_shares", "show_spread"],
+        "plots": ["PALETTE", "STYLE", "class_colours", "compose", "show", "show_bars", "show_curves", "show_images",
+                  "show_intervals", "show_matrix", "show_objects", "show_predictions", "show_scene"],
     },
 )

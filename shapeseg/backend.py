@@ -1,6 +1,7 @@
-"""TensorFlow and Keras, set up for the machine they find. Import them from here."""
+"""TensorFlow and Keras, set up in one place. Import them from here."""
 
 import os
+import random
 import sys
 from contextlib import contextmanager
 
@@ -10,35 +11,48 @@ if "tensorflow" not in sys.modules:  # TensorFlow reads these once, when it is i
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
-
 @contextmanager
-def _quiet():
-    """Silence what TensorFlow's C++ says while it starts, before its log level holds."""
-    sys.stderr.flush()
-    kept = os.dup(2)
+def private_random(seed=None):
+    """Keras draws the seeds of new layers from Python's global stream, which stays the caller's."""
+    state = random.getstate()
+    random.seed(seed)
     try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        random.setstate(state)
 
 
-try:
-    with _quiet():
+stderr = os.dup(2)
+try:  # TensorFlow's C++ writes to the file itself while it starts, before its log level holds
+    with open(os.devnull, "w") as nowhere, private_random():
+        os.dup2(nowhere.fileno(), 2)
         import keras
         import tensorflow as tf
+        from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
-        tf.transpose(tf.constant([[0]]))  # the first one says once what the processor lacks
-except ImportError as error:
-    raise ImportError(f"TensorFlow could not be imported ({error}); install what shapeseg was tested with: "
-                      "pip install -e . -c constraints.txt") from error
+        tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
+finally:
+    os.dup2(stderr, 2)
+    os.close(stderr)
 
-# Same seed, same weights to the bit. The graph optimizer has to be off for it, too: it runs
-# independent branches in an order that changes from process to process.
-tf.config.experimental.enable_op_determinism()
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-tf.get_logger().setLevel("ERROR")  # training several networks in one notebook is no mistake
+
+@contextmanager
+def deterministic():
+    """Same seed, same weights to the bit, within this block; SHAPESEG_DETERMINISTIC=0 switches it off.
+
+    The graph optimizer has to be off, too: it runs independent branches in an order that changes from process to process.
+    """
+    before = config.is_op_determinism_enabled(), tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+    wanted = (True, True) if os.environ.get("SHAPESEG_DETERMINISTIC", "1") != "0" else before
+
+    def switch(operations, graph):
+        (config.enable_op_determinism if operations else config.disable_op_determinism)()
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": graph})
+
+    switch(*wanted)
+    try:
+        yield
+    finally:
+        switch(*before)

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from operator import sub
 from statistics import NormalDist
@@ -10,19 +10,17 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from shapeseg.checks import check_all, expect, listed, one_of, real, whole
-from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, Figure, fill, outline, place
+from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, Figure, blend, fill, outline, overlap, place, rim
+from shapeseg.utils import expect, is_int, is_number
 
 SPLITS = ("train", "validation", "test")
-TEXTURE_CELLS = 24  # a side
-ROOM = 2**33  # bytes that the images and masks of one call may need
+TEXTURE_CELLS = 24  # per side
 
 
 @cache
 def _noise_levels(noise):
     """The 256 equally likely levels of the noise: quantiles of a normal distribution, rounded."""
-    normal = NormalDist()
-    return np.array([round(noise * normal.inv_cdf((k + 0.5) / 256)) for k in range(256)])
+    return np.array([round(noise * NormalDist().inv_cdf((k + 0.5) / 256)) for k in range(256)])
 
 
 @dataclass(frozen=True)
@@ -31,44 +29,24 @@ class SceneConfig:
 
     Parameters
     ----------
-    size : int
-        Height and width in pixels, at least 16.
-    channels : 1 or 3
-        Grey or colour.
-    classes : tuple of str
-        The mask channels, in order; each one of ``CLASSES``.
-    kinds : tuple of str
-        The kinds of figure that may be drawn; each one's class must be in `classes`. A figure's
-        class is drawn first, each equally often, then its kind among those of the class.
-    figures : (int, int)
-        Fewest and most figures a scene.
-    radius : (float, float)
-        Smallest and largest radius, as a fraction of the size.
-    opacity : (float, float)
-        Least and greatest opacity, in (0, 1].
-    visible : float
-        In [0, 1]: the share of each outline that can be seen in the image. Seen means that the
-        grey levels (in colour: of at least one channel) on its two sides differ by `contrast`.
-    noise : float
-        Standard deviation of the noise in grey levels.
-    gradient, texture : float
-        Amplitude in grey levels of a slow change of the light across the image, and of a mottled
-        texture.
-    blur : int
-        Number of passes of a [1, 2, 1] / 4 filter in each direction, before the noise.
-    twins : (float, float), optional
-        Figures come in pairs: the second is of the first one's class and overlaps it by at least
-        and at most this share of the smaller one's area.
+    size : int, height and width in pixels, from 16
+    channels : 1 (grey) or 3 (colour)
+    classes : tuple of str, the mask channels in order, some of ``CLASSES``
+    kinds : tuple of str, the kinds that may be drawn; first the class is drawn, each equally often, then its kind
+    figures : (int, int), fewest and most figures per scene
+    radius : (float, float), smallest and largest, as a fraction of the size
+    opacity : (float, float), lowest and highest, in (0, 1]
+    visible : float in [0, 1], the share of each outline that can be seen in the image: the grey levels
+        (in colour: of at least one channel) on its two sides differ by `contrast`
+    noise : float, standard deviation in grey levels
+    gradient, texture : float, amplitude in grey levels of a slow change of the light and of a mottled texture
+    blur : int, passes of a [1, 2, 1] / 4 filter in each direction, before the noise
+    twins : (float, float) or None; figures come in pairs of one class, the second overlaps the first by a
+        share of the smaller one's area in this range
 
     Raises
     ------
-    ValueError
-        If a value is out of its range or two of them contradict each other.
-
-    Examples
-    --------
-    >>> SceneConfig(size=128, figures=(1, 3)).contrast
-    16
+    ValueError : a value is out of its range, or two of them contradict each other
     """
 
     size: int = 512
@@ -86,44 +64,32 @@ class SceneConfig:
     twins: tuple = None
 
     def __post_init__(self):
-        for name in ("classes", "kinds", "figures", "radius", "opacity", "twins"):  # lists, as from JSON
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._check("size", whole(self.size, 16), "a whole number of at least 16")
-        self._check("channels", whole(self.channels) and self.channels in (1, 3), "1 or 3")
-        self._check("classes", _names(self.classes, CLASSES), f"some of {', '.join(CLASSES)}")
-        self._check("kinds", _names(self.kinds, LABELS), f"some of {', '.join(LABELS)}")
-        self._check("kinds", {LABELS[kind] for kind in self.kinds} == set(self.classes),
-                    f"kinds of each of the classes {self.classes} and of no other")
-        self._check("figures", _range(self.figures, 1, 1000, whole), "(fewest, most), from 1 to 1000")
-        self._check("radius", _range(self.radius, 4 / int(self.size), 0.45),
-                    f"(smallest, largest), from {4 / int(self.size):.3g} (4 pixels) to 0.45")
-        self._check("opacity", _range(self.opacity, 0.05, 1), "(least, greatest), from 0.05 to 1")
-        for name, greatest in (("visible", 1), ("noise", 40), ("gradient", 100), ("texture", 100)):
-            self._check(name, real(getattr(self, name), 0, greatest), f"a number from 0 to {greatest}")
-        self._check("blur", whole(self.blur, 0, 10), "a whole number from 0 to 10")
-        self._check("twins", self.twins is None or _range(self.twins, 0.05, 0.9),
-                    "None or (least, greatest), from 0.05 to 0.9")
-        self._check("figures", not self.twins or self.figures[0] >= 2, "at least 2, because figures come in pairs")
-        for name, kind in (("size", int), ("channels", int), ("blur", int), ("visible", float), ("noise", float),
-                           ("gradient", float), ("texture", float)):  # NumPy's short numbers overflow, or are rounded
-            object.__setattr__(self, name, kind(getattr(self, name)))
-        for name, kind in (("figures", int), ("radius", float), ("opacity", float), ("twins", float)):
-            object.__setattr__(self, name, getattr(self, name) and tuple(map(kind, getattr(self, name))))
-        lowest, highest = self.levels
-        if highest - lowest < 3 * self.contrast:
-            raise ValueError(
-                f"noise, gradient and texture: {self.noise}, {self.gradient} and {self.texture} leave "
-                f"the grey levels {lowest} to {highest} for figures that must differ by "
-                f"{self.contrast}; make them smaller")
-
-    def _check(self, name, good, expected):
-        expect(good, name, expected, getattr(self, name))
+        for field in fields(self):  # JSON has lists, and NumPy's short integers overflow
+            value = getattr(self, field.name)
+            value = tuple(value) if isinstance(value, (list, np.ndarray)) else value
+            plain = [v.item() if isinstance(v, np.generic) else v for v in (value if isinstance(value, tuple) else [value])]
+            object.__setattr__(self, field.name, tuple(plain) if isinstance(value, tuple) else plain[0])
+        expect(_are_names(self.classes, CLASSES), "classes", f"some of {', '.join(CLASSES)}", self.classes)
+        expect(is_int(self.size, 16), "size", "an integer from 16", self.size)
+        for name, good, expected in (
+                ("channels", is_int(self.channels) and self.channels in (1, 3), "1 or 3"),
+                ("kinds", _are_names(self.kinds, LABELS) and {LABELS[kind] for kind in self.kinds} == {*self.classes},
+                 f"some of {', '.join(LABELS)}: of each of the classes {self.classes} and of no other"),
+                ("figures", _is_range(self.figures, 2 if self.twins else 1, 1000, is_int), "(fewest, most), 1 (twins: 2) to 1000"),
+                ("radius", _is_range(self.radius, 4 / self.size, 0.45), f"(smallest, largest), {4 / self.size:.3g} (4 pixels) to 0.45"),
+                ("opacity", _is_range(self.opacity, 0.05, 1), "(lowest, highest), from 0.05 to 1"),
+                *((name, is_number(getattr(self, name), 0, highest), f"a number from 0 to {highest}")
+                  for name, highest in (("visible", 1), ("noise", 40), ("gradient", 100), ("texture", 100))),
+                ("blur", is_int(self.blur, 0, 10), "an integer from 0 to 10"),
+                ("twins", self.twins is None or _is_range(self.twins, 0.05, 0.9), "None or (lowest, highest), from 0.05 to 0.9")):
+            expect(good, name, expected, getattr(self, name))
+        expect(self.levels[1] - self.levels[0] >= 3 * self.contrast, "noise, gradient and texture", "enough grey levels left for "
+               f"figures that must differ by {self.contrast}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
 
     @cached_property
     def contrast(self):
-        """Least difference of the grey levels on an edge's two sides: 4 standard deviations."""
-        shading = (self.gradient + self.texture * TEXTURE_CELLS) * 2 / self.size  # a pixel's step
+        """Smallest difference of the grey levels on an edge's two sides: 4 standard deviations."""
+        shading = (self.gradient + self.texture * TEXTURE_CELLS) * 2 / self.size  # from pixel to pixel
         return max(1, math.ceil(4 * self.noise + shading))
 
     @cached_property
@@ -133,14 +99,12 @@ class SceneConfig:
         return margin, 255 - margin
 
 
-def _range(pair, least, greatest, of=real):
-    return (isinstance(pair, tuple) and len(pair) == 2 and all(map(of, pair))
-            and bool(least <= pair[0] <= pair[1] <= greatest))
+def _is_range(pair, min, max, kind=is_number):
+    return isinstance(pair, tuple) and len(pair) == 2 and all(map(kind, pair)) and min <= pair[0] <= pair[1] <= max
 
 
-def _names(names, allowed):
-    return (isinstance(names, tuple) and len(names) > 0 and all(one_of(name, allowed) for name in names)
-            and len(set(names)) == len(names))
+def _are_names(names, allowed):
+    return isinstance(names, tuple) and len(names) == len(set(map(str, names))) > 0 and all(name in [*allowed] for name in names)
 
 
 ARTICLE = SceneConfig()
@@ -160,38 +124,12 @@ SCENE_CONFIGS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """One image and all that is in it.
+    """One image and all that is in it."""
 
-    Attributes
-    ----------
-    image : (H, W, C) array of uint8
-    masks : (H, W, K) array of bool
-        Channel k is class k: the whole figures, also where another figure lies over them.
-    figures : tuple of Figure
-        In the order in which they were drawn, the lowest first.
-    background : tuple of int
-        One level in [0, 255] a channel.
-
-    Raises
-    ------
-    ValueError
-        If a value is not as above, or a figure is not wholly inside the image.
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    figures: tuple
-    background: tuple
-
-    def __post_init__(self):
-        for name, kind, channels in (("image", np.uint8, "C"), ("masks", bool, "K")):
-            array = getattr(self, name)
-            good = isinstance(array, np.ndarray) and array.dtype == kind and array.ndim == 3 and array.size
-            expect(good and array.shape[:2] == self.image.shape[:2], name, f"(H, W, {channels}) {np.dtype(kind)}", array)
-        figures = check_all(self.figures, Figure, "figures", "Figures")
-        vertices = np.concatenate([figure.vertices for figure in figures] or [[(0, 0)]])
-        inside = vertices.min() >= -0.5 and (vertices.max(axis=0) <= np.subtract(self.image.shape[:2], 0.5)).all()
-        expect(inside, "figures", "Figures wholly inside the image", self.figures)
+    image: np.ndarray  # (H, W, C) uint8
+    masks: np.ndarray  # (H, W, K) bool: the whole figures, also where another lies over them
+    figures: tuple  # of Figure, in the order in which they were drawn, the lowest first
+    background: tuple  # one level in [0, 255] per channel
 
 
 def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
@@ -200,22 +138,19 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     Parameters
     ----------
     config : SceneConfig
-    seed, index : int
-        Any whole numbers from 0; each index is another scene of the seed.
-    split : str
-        "train", "validation" or "test". Part of the random key: no seed leaks one into another.
+    seed, index : int, from 0; each index is another scene of the seed
+    split : "train", "validation" or "test"; part of the random key: no seed leaks one into another
 
     Returns
     -------
-    Scene
+    Scene : image (H, W, C) uint8, masks (H, W, K) bool, figures
 
     Raises
     ------
-    ValueError
-        If an argument is not as above, or the figures do not fit into the scene.
+    ValueError : an argument is not as above, or the figures do not fit into the scene
     """
     check_key(config, seed, split)
-    expect(whole(index), "index", "a whole number from 0", index)
+    expect(is_int(index), "index", "an integer from 0", index)
     key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
     # RandomState, because NumPy promises that its stream never changes.
     rng = np.random.RandomState(np.frombuffer(key, "<u4"))
@@ -229,8 +164,8 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
         if len(figures) >= config.figures[0]:
             break
     else:
-        raise ValueError(f"figures: found visible places for {len(figures)} of {config.figures[0]}; ask for "
-                         f"fewer, with a smaller radius, less opacity or a smaller share visible: {config}")
+        raise ValueError(f"figures: found visible places for {len(figures)} of {config.figures[0]}; ask for fewer, smaller or less "
+                         f"opaque ones, or a smaller share visible: {config}")
     _shade(config, rng, image)
     for _ in range(config.blur):
         image[:] = _blur(image)
@@ -240,50 +175,11 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     return Scene(image, masks, figures, tuple(background.tolist()))
 
 
-def topmost(scene, classes=CLASSES):
-    """Masks without overlap: each figure takes its pixels from those below it.
-
-    They are the truth of a network that gives each pixel one class.
-
-    Parameters
-    ----------
-    scene : Scene
-    classes : tuple of str
-        Those of the scene's config.
-
-    Returns
-    -------
-    (H, W, K) array of bool
-        Within `scene.masks`; at most one class a pixel.
-
-    Raises
-    ------
-    ValueError
-        If `classes` are not as many as the scene's masks, or a figure's class is not among them.
-    """
-    expect(isinstance(scene, Scene), "scene", "a Scene from draw_scene", scene)
-    names = listed(classes)
-    expect(names and len(names) == scene.masks.shape[-1] and {figure.label for figure in scene.figures} <= {*map(str, names)},
-           "classes", f"those of the scene's {scene.masks.shape[-1]} masks", classes)
-    masks = np.zeros_like(scene.masks)
-    for figure in scene.figures:
-        box, inside = fill(figure.vertices)
-        masks[box][inside] = [name == figure.label for name in names]
-    expect(not (masks & ~scene.masks).any(), "classes", "them in the order of the scene's masks", classes)
-    return masks
-
-
 def check_key(config, seed, split):
-    """Raise a ValueError unless these can be a part of a scene's random key, and the memory can hold the scene."""
+    """Raise a ValueError unless these can be a part of a scene's random key."""
     expect(isinstance(config, SceneConfig), "config", "a SceneConfig, for example shapeseg.ARTICLE", config)
-    expect(whole(seed), "seed", "a whole number from 0", seed)
-    expect(one_of(split, SPLITS), "split", f"one of {', '.join(SPLITS)}", split)
-    expect(room(config) >= 1, "config", f"a scene of at most {ROOM >> 30} GB", config)
-
-
-def room(config):
-    """How many scenes of a config the memory may hold at once."""
-    return ROOM // (config.size**2 * (config.channels + len(config.classes)))
+    expect(is_int(seed), "seed", "an integer from 0", seed)
+    expect(split in SPLITS, "split", f"one of {', '.join(SPLITS)}", split)
 
 
 def _draw_figures(config, rng, image, masks):
@@ -298,11 +194,9 @@ def _draw_figures(config, rng, image, masks):
         looks = _choose_looks(config, rng, image, outlines, box, inside)
         misses = 0 if looks else misses + 1
         if looks:
-            colour, opacity = looks
-            under = image[box]
-            np.copyto(under, blend(under, colour, opacity), where=inside[..., None])
+            np.copyto(image[box], blend(image[box], *looks), where=inside[..., None])
             masks[box + (config.classes.index(figure.label),)] |= inside
-            figures.append(Figure(**vars(figure), colour=colour, opacity=opacity))
+            figures.append(Figure(**vars(figure), colour=looks[0], opacity=looks[1]))
     return tuple(figures)
 
 
@@ -311,40 +205,19 @@ def _draw_outline(config, rng, first=None):
     for _ in range(2000):
         label = first.label if first else config.classes[rng.randint(len(config.classes))]
         kinds = [kind for kind in config.kinds if LABELS[kind] == label]
-        kind = kinds[rng.randint(len(kinds))]
-        shape = outline(kind, rng)
+        shape = outline(kind := kinds[rng.randint(len(kinds))], rng)
         radius = config.size * rng.uniform(*config.radius)
         angle = rng.uniform(0, 2 * np.pi)
-        least, greatest = radius, config.size - 1 - radius  # wholly inside the image
+        low, high = radius, config.size - 1 - radius  # wholly inside the image
         if first:
-            middle, reach = np.array(first.centre), first.radius + radius
-            least, greatest = np.maximum(least, middle - reach), np.minimum(greatest, middle + reach)
-        centre = rng.uniform(least, greatest, 2)
+            reach = first.radius + radius
+            low, high = np.maximum(low, np.subtract(first.centre, reach)), np.minimum(high, np.add(first.centre, reach))
+        centre = rng.uniform(low, high, 2)
         figure = SimpleNamespace(kind=kind, label=label, centre=tuple(centre.tolist()), radius=radius, angle=angle,
                                  vertices=place(shape, centre, radius, angle))
         if not first or config.twins[0] <= overlap(first, figure) <= config.twins[1]:
             return figure
-    raise ValueError(f"twins: found no place where a figure overlaps another by a share in {config.twins}; give a "
-                     "wider range")
-
-
-def overlap(first, second):
-    """Pixels that two figures share, as a share of the smaller one's, in [0, 1]."""
-    areas, shared = [], 1
-    (rows, columns), _ = fill(np.concatenate([first.vertices, second.vertices]))  # the box of both
-    for figure in (first, second):
-        whole_box = np.zeros((rows.stop - rows.start, columns.stop - columns.start), bool)
-        (r, c), inside = fill(figure.vertices)
-        whole_box[r.start - rows.start:r.stop - rows.start, c.start - columns.start:c.stop - columns.start] = inside
-        areas.append(inside.sum())
-        shared = shared & whole_box
-    return float(shared.sum() / max(min(areas), 1))
-
-
-def blend(under, colour, opacity):
-    """Levels after a figure of this colour and opacity was laid over them; uint8, rounded."""
-    under = under.astype(np.float32)
-    return np.rint(under + np.float32(opacity) * (np.float32(colour) - under)).astype(np.uint8)
+    raise ValueError(f"twins: found no place where a figure overlaps another by {config.twins}; give a wider range")
 
 
 class _Outlines:
@@ -360,7 +233,7 @@ class _Outlines:
 
 def _choose_looks(config, rng, image, outlines, box, inside):
     """A colour and an opacity with which the new figure and all before it are visible, or None."""
-    row, column = _rim(inside)
+    row, column = rim(inside)
     pixels = (row + box[0].start) * config.size + column + box[1].start
     # All channels of a pixel as one number: few different ones lie below.
     below = image.reshape(-1, config.channels).take(pixels, axis=0) @ 256 ** np.arange(config.channels)
@@ -380,13 +253,13 @@ def _choose_looks(config, rng, image, outlines, box, inside):
     lowest, highest = config.levels
     for _ in range(8):
         colour = tuple([rng.randint(lowest, highest + 1) for _ in range(config.channels)])
-        # In steps of 1/256, so that blending is exact on every platform.
+        # In multiples of 1/256, so that blending is exact on every platform.
         opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
         left, after, target = spare.copy(), groups.copy(), []
         for figure, inner, outer, count in alike:
-            inner = _blend_few(inner, colour, opacity)
+            inner = [round(a + opacity * (c - a)) for a, c in zip(inner, colour)]  # as `blend`, faster for a few levels
             if figure != new:
-                outer = _blend_few(outer, colour, opacity)
+                outer = [round(a + opacity * (c - a)) for a, c in zip(outer, colour)]
             if max(map(abs, map(sub, inner, outer))) >= config.contrast:
                 target.append(len(after))
                 after.append((figure, inner, outer))
@@ -402,20 +275,6 @@ def _choose_looks(config, rng, image, outlines, box, inside):
             outlines.pixels, outlines.group, outlines.groups, outlines.spare = pixels, group, after, left
             return colour, opacity
     return None
-
-
-def _blend_few(levels, colour, opacity):
-    """What `blend` does, faster for a few levels: Python rounds as NumPy does."""
-    return [round(a + opacity * (c - a)) for a, c in zip(levels, colour)]
-
-
-def _rim(inside):
-    """Rows and columns of the pixels of a mask that have one of their four neighbours outside of it."""
-    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 1), bool)
-    padded[1:-1, :-1] = inside
-    flat, width = padded.ravel(), padded.shape[1]  # all rows as one, parted by empty pixels: NumPy is faster so
-    core = flat[:-2 * width] & flat[2 * width:] & flat[width - 1:-width - 1] & flat[width + 1:1 - width]
-    return np.divmod((flat[width:-width] > core).nonzero()[0], width)
 
 
 def _shade(config, rng, image):

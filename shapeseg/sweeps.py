@@ -3,9 +3,8 @@
 import hashlib
 import itertools
 import json
-import math
 import re
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,59 +14,45 @@ import pandas as pd
 import papermill
 from tqdm import tqdm
 
-from shapeseg.checks import expect, told
-from shapeseg.files import ROOT, checksum, find_path, run_directory, whole_file
+from shapeseg.utils import ROOT, expect, resolve_path, run_directory
 
-WRITTEN = ("executed.ipynb", "results.json")
-MOST = 10**5  # runs of one sweep
 OWN = {"run", "error", "run_dir"}  # names that a sweep needs for itself
 QUIET = ["--IPKernelApp.log_level=ERROR"]  # a run's kernel says nothing beside the bar of the sweep
 
 
 def sweep(notebook, grid, run_dir, executor=None):
-    """Run a notebook with every combination of a grid's values; what is done is not repeated.
+    """Run a notebook with every combination of a grid's values; finished runs are skipped.
 
-    Each run is one papermill run with a directory of its own in `run_dir`: the executed notebook
-    (executed.ipynb, or failed.ipynb with the error in it), the notebook's results.json, and what
-    else it writes. A run is done when its notebook has come to its end and its results are there;
-    their checksums are in done.json. Called again, a sweep does what is missing or damaged since, and
-    tries again what failed. Several sweeps may work
-    in one directory at the same time, also from several machines that share it.
+    Each run is one papermill run with a directory of its own in `run_dir`: the executed notebook (executed.ipynb, or
+    failed.ipynb with the error in it), the notebook's results.json, and what else it writes. Called again, a sweep runs what is
+    missing, damaged or failed, and everything when the notebook's code has changed. Several sweeps may work in one directory at
+    the same time, also from several machines that share it.
 
     Parameters
     ----------
-    notebook : path
-        With a cell tagged "parameters" that has a `run_dir`; it calls `write_results`. A relative
-        path counts from the current directory or, if it is not there, from the repository's root.
-    grid : dict
-        From a parameter's name to the list of its values: all that JSON can say. At most 100000 runs.
-    run_dir : path
-        A relative one counts from the repository's root.
-    executor : concurrent.futures.Executor, optional
-        Where the runs are executed: a ProcessPoolExecutor, or ``client.get_executor()`` of a Dask
-        cluster, whose machines find the repository and `run_dir` under the same paths. Without it
-        they are executed here, one after another.
+    notebook : path, with a cell tagged "parameters" that has a `run_dir`; it calls `write_results`. A relative path counts from
+        the current directory or, if it is not there, from the repository's root
+    grid : dict, from a parameter's name to the list of its values: all that JSON can say
+    run_dir : path; a relative one counts from the repository's root
+    executor : concurrent.futures.Executor, where the runs are executed: a ProcessPoolExecutor, or ``client.get_executor()`` of a
+        Dask cluster, whose machines find the repository and `run_dir` under the same paths; None for one after another, here
 
     Returns
     -------
-    pandas.DataFrame
-        One row a run, in the order of the grid: "run" (its directory's name), its parameters, its
-        results, and "error": empty, or why it failed.
+    pandas.DataFrame : one row per run, in the order of the grid: "run" (its directory's name), its parameters and results, and
+        "error": empty, or why it failed
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such notebook.
-    ValueError
-        If an argument is not as above, or `run_dir` holds runs of other code.
+    Raises FileNotFoundError if there is no such notebook, and ValueError if an argument is not as above.
     """
-    notebook = _find(notebook)
+    paths = [resolve_path(notebook, "notebook", start).resolve() for start in (Path.cwd(), ROOT)]
+    notebook = next((path for path in paths if path.is_file()), None)
+    if notebook is None:
+        raise FileNotFoundError(f"notebook: expected the path of a notebook, and {paths[0]} is not there")
     runs = _combinations(notebook, grid)
-    expect(isinstance(executor, Executor | None), "executor", "a concurrent.futures.Executor, for example a "
+    expect(executor is None or hasattr(executor, "submit"), "executor", "a concurrent.futures.Executor, for example a "
            "ProcessPoolExecutor or a Dask client's get_executor()", executor)
     run_dir = run_directory(run_dir)
-    _claim(run_dir, notebook)
-    missing = [name for name in runs if not _done(run_dir / name)]
+    missing = [name for name in runs if _results(run_dir / name) is None]
     errors = dict.fromkeys(runs, "")
     with (ThreadPoolExecutor(1) if executor is None else nullcontext(executor)) as pool, \
             tqdm(total=len(runs), initial=len(runs) - len(missing), desc="runs") as bar:
@@ -84,17 +69,21 @@ def sweep(notebook, grid, run_dir, executor=None):
         finally:
             for future in futures:
                 future.cancel()
-    return pd.DataFrame([{"run": name, **parameters, **_results(run_dir / name, parameters), "error": errors[name]}
-                         for name, parameters in runs.items()])
+    rows = []
+    for name, parameters in runs.items():
+        results = _results(run_dir / name) or {}
+        rows.append({"run": name, **parameters, **{key: results[key] for key in results if key not in {*parameters, *OWN}},
+                     "error": errors[name]})
+    return pd.DataFrame(rows)
 
 
 def _run(notebook, parameters, directory):
-    """Execute one run, unless another sweep has done it meanwhile. Its error, or nothing."""
+    """Execute one run, unless another sweep has done it meanwhile; return its error, or nothing."""
     directory.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(directory / ".sweep.lock"):  # let go of when its process dies
-        if _done(directory):
+    with filelock.FileLock(directory / ".sweep.lock"):  # released when its process dies
+        if _results(directory) is not None:
             return ""
-        for old in ("done.json", *WRITTEN, "failed.ipynb"):
+        for old in ("executed.ipynb", "results.json", "failed.ipynb"):
             (directory / old).unlink(missing_ok=True)
         partial = directory / "partial.ipynb"
         try:
@@ -105,93 +94,46 @@ def _run(notebook, parameters, directory):
         except Exception as error:
             if partial.exists():
                 partial.rename(directory / "failed.ipynb")
-            if isinstance(error, papermill.PapermillExecutionError):
-                return f"{error.ename}: {error.evalue}"
-            return f"{type(error).__name__}: {error}"
-        partial.rename(directory / "executed.ipynb")
-        with whole_file(directory / "done.json") as partial:
-            partial.write_text(json.dumps(_checksums(directory), indent=1) + "\n")
+            known = isinstance(error, papermill.PapermillExecutionError)
+            return f"{error.ename}: {error.evalue}" if known else f"{type(error).__name__}: {error}"
+        partial.rename(directory / "executed.ipynb")  # last: now it is done
         return ""
 
 
-def _done(directory):
-    if not (directory / "done.json").exists():
-        return False
+def _results(directory):
+    """The results of a finished run, or None."""
     try:
-        if json.loads((directory / "done.json").read_text()) == _checksums(directory):
-            return True
-    except (OSError, ValueError):
-        pass
-    print(f"{directory}: its files are not as its run left them; it is run again")
-    return False
-
-
-def _checksums(directory):
-    return {name: checksum(directory / name) for name in WRITTEN}
-
-
-def _results(directory, parameters):
-    """What the notebook wrote, less the parameters that it wrote once more."""
-    if not _done(directory):
-        return {}
-    results = json.loads((directory / "results.json").read_text())
-    return {name: value for name, value in results.items() if name not in {*parameters, *OWN}}
-
-
-def _find(notebook):
-    for start in (Path(), ROOT):
-        path = find_path(notebook, "notebook", start)
-        if path.is_file():
-            return path.resolve()
-    raise FileNotFoundError(f"notebook: expected the path of a notebook, got {told(notebook)}, which is neither here "
-                            f"nor in {ROOT}")
+        nbformat.read(directory / "executed.ipynb", 4)
+        return dict(json.loads((directory / "results.json").read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, nbformat.reader.NotJSONError) as error:
+        print(f"{directory}: its files are damaged ({error}); it is run again")
+        return None
 
 
 def _combinations(notebook, grid):
-    """From a run's name to its parameters."""
+    """From a run's name to its parameters; a notebook whose code changes gives its runs other names."""
     try:
         known = papermill.inspect_notebook(notebook)
     except Exception as error:
         raise ValueError(f"notebook: expected a Jupyter notebook, got {notebook}, which could not be read "
                          f"({type(error).__name__}: {error})") from error
-    if "run_dir" not in known:
-        raise ValueError(f"notebook: expected a cell tagged \"parameters\" with a run_dir, and {notebook.name} has none")
+    expect("run_dir" in known, "notebook", 'a cell tagged "parameters" with a run_dir', notebook.name)
     expect(isinstance(grid, dict) and all(isinstance(values, (list, tuple, range)) and values for values in grid.values()),
            "grid", 'lists of values by parameter, for example {"skip": ["none", "add"], "seed": [0, 1, 2]}', grid)
-    expect(math.prod(len(values[:MOST + 1]) for values in grid.values()) <= MOST, "grid", f"at most {MOST} runs", grid)
-    for name in grid:
-        if name not in known or name in OWN:
-            own = ", ".join(sorted(known.keys() - OWN))
-            raise ValueError(f"grid: expected parameters of {notebook.name} ({own}), got {told(name)}")
+    own = sorted(known.keys() - OWN)
+    expect({*grid} <= {*own}, "grid", f"parameters of {notebook.name} ({', '.join(own)})", sorted({*grid} - {*own}))
+    code = "".join(cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code")
     runs = {}
     for values in itertools.product(*grid.values()):
         parameters = dict(zip(grid, values))
         try:
             text = json.dumps(parameters, sort_keys=True)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"grid: expected values that JSON can say (numbers, texts, truth values, None, lists), "
-                             f"got {told(parameters)}") from error
+        except TypeError as error:
+            raise ValueError(f"grid: expected values that JSON can say (numbers, strings, truth values, None, lists), got "
+                             f"{parameters}") from error
         words = ",".join(f"{name}={value}" for name, value in sorted(parameters.items()))
         readable = re.sub(r"[^\w.=,+-]+", "", words, flags=re.ASCII)
-        runs[f"{readable[:80]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"] = parameters
+        runs[f"{readable[:80]}-{hashlib.sha256((text + code).encode()).hexdigest()[:8]}"] = parameters
     return runs
-
-
-def _claim(run_dir, notebook):
-    """One directory, one notebook: its code must be what the runs in it were made with."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    claim = {"notebook": notebook.name, "code": hashlib.sha256(code.encode()).hexdigest()}
-    path = run_dir / "sweep.json"
-    with filelock.FileLock(run_dir / ".sweep.lock"):
-        if not path.exists():
-            with whole_file(path) as partial:
-                partial.write_text(json.dumps(claim, indent=1) + "\n")
-        try:
-            claimed = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"{path}: expected the name of the notebook whose runs are there, but it cannot be read "
-                             f"({error}); delete this file if they are those of {notebook.name}") from error
-        if claimed != claim:
-            raise ValueError(f"run_dir: {run_dir} holds runs of other code than {notebook.name} has now; give another "
-                             "run_dir, or delete this one")

@@ -1,0 +1,117 @@
+"""A run directory that survives being killed: what the run is, its history, its last checkpoint and the one before."""
+
+import importlib.metadata
+import json
+import platform
+import time
+import zlib
+from dataclasses import asdict, is_dataclass
+
+import numpy as np
+import pandas as pd
+
+from shapeseg.backend import keras
+from shapeseg.utils import atomic_write, checksum
+
+CHECKPOINTS = ("checkpoint.npz", "previous.npz")  # the last, and the one before it in case that one is damaged
+
+
+class Checkpoints(keras.callbacks.Callback):
+    """Restores the newest readable checkpoint of a run, then writes one, and a row of the history, after each epoch."""
+
+    def __init__(self, trainer, run_dir, steps):
+        super().__init__()
+        self.trainer, self.run_dir, self.steps = trainer, run_dir, steps
+        self.identity = checksum(run_dir / "run.json")  # each checkpoint of the run holds it
+        self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
+        for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
+            left_over.unlink()
+        paths = [run_dir / name for name in CHECKPOINTS if (run_dir / name).exists()]
+        for path in paths:
+            try:
+                self.restore(path)
+                return
+            except Exception as error:
+                damaged = f"{path} is damaged or of another run ({type(error).__name__}: {error})"
+                if path == paths[-1]:
+                    raise ValueError(f"run_dir: {damaged}, and there is no other; delete {run_dir} and train again") from error
+                print(f"{damaged}; the one before it is taken")
+        self.save()  # the weights that the run begins with
+
+    @property
+    def history(self):
+        return pd.DataFrame(self.rows)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        self.trainer.stop_training |= self.step == self.steps
+
+    def on_epoch_end(self, epoch, logs):
+        row = dict(step=self.step, seconds=round(self.seconds + time.monotonic() - self.since, 1),
+                   learning_rate=float(self.trainer.optimizer.learning_rate))
+        names = {"masks_iou": "iou"}  # Keras' names where there are several outputs
+        row |= {names.get(name, name.replace("_head", "")): float(logs[name]) for name in sorted(logs, key=lambda name: name != "loss")}
+        if not all(np.isfinite(array).all() for array in (row["loss"], *self.trainer.get_weights())):
+            raise RuntimeError(f"loss: {row['loss']} at step {self.step}, or weights that are not finite; lower the learning rate "
+                               f"({row['learning_rate']:.2g} at this step) and give another run_dir")
+        self.rows.append(row)
+        self.save(row["seconds"])
+        self.write_history()
+
+    def write_history(self):
+        with atomic_write(self.run_dir / "history.csv") as partial:
+            self.history.to_csv(partial, index=False)
+
+    def save(self, seconds=0.0):
+        arrays = {str(n): variable.numpy() for n, variable in enumerate(self.variables())}
+        last, before = (self.run_dir / name for name in CHECKPOINTS)
+        with atomic_write(last) as partial:
+            np.savez(partial, run=self.identity, step=self.step, seconds=seconds, rows=json.dumps(self.rows), **arrays)
+            if last.exists():
+                last.replace(before)
+
+    def restore(self, path):
+        with np.load(path, allow_pickle=False) as saved:
+            if saved["run"] != self.identity:
+                raise ValueError(f"it is not of the run that {self.run_dir / 'run.json'} describes")
+            values = [saved[str(n)] for n in range(len(self.variables()))]
+            step, seconds, rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))
+        for variable, value in zip(self.variables(), values):
+            variable.assign(value)
+        self.step, self.seconds, self.rows = step, seconds, rows
+
+    def variables(self):
+        """Weights, running statistics, states of the random generators, and the optimizer's."""
+        return [*self.trainer.variables, *self.trainer.optimizer.variables]
+
+
+def describe_run(run_dir, model, data, validation, arguments):
+    """Write run.json, all that is needed to repeat the run, or raise a ValueError that names what differs from the one there."""
+    run = json.loads(json.dumps({
+        "data": _fingerprint(data), "validation": _fingerprint(validation), "arguments": arguments,
+        "model": json.loads(model.to_json())["config"],
+        "versions": {"python": platform.python_version(), "machine": platform.machine(), **{
+            name: importlib.metadata.version(name) for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
+    }, default=lambda number: number.item()))  # NumPy's numbers
+    path = run_dir / "run.json"
+    if not any((run_dir / name).exists() for name in CHECKPOINTS):
+        with atomic_write(path) as partial:
+            partial.write_text(json.dumps(run, indent=1) + "\n")
+        return
+    try:
+        before = json.loads(path.read_text())
+        differ = [f"{name} (was {before['arguments'].get(name)!r}, now {value!r})"
+                  for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
+        differ += [name for name in ("data", "validation", "model") if before[name] != run[name]]
+    except Exception as error:
+        raise ValueError(f"run_dir: expected the description of the run whose checkpoint is there, but {path} cannot be read "
+                         f"({error!r}); delete {run_dir} and train again") from error
+    if differ:
+        raise ValueError(f"run_dir: {run_dir} holds a run with other arguments: {', '.join(differ)}; give another run_dir, or "
+                         "delete this one")
+
+
+def _fingerprint(data):
+    if data is None or is_dataclass(data):
+        return data and asdict(data)
+    return [{"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))} for array in data]

@@ -1,0 +1,92 @@
+"""The few Keras layers of our own. Each takes images of any size; none needs a Lambda, so that models load in safe mode."""
+
+from shapeseg.backend import keras, tf
+
+
+class Layer(keras.layers.Layer):
+    """A layer with one number, which is saved with it under the name that `argument` gives."""
+
+    argument = None
+
+    def __init__(self, value=None, **kwargs):
+        value = kwargs.pop(self.argument, value)
+        super().__init__(**kwargs)
+        setattr(self, self.argument, value)
+
+    def get_config(self):
+        return {**super().get_config(), self.argument: getattr(self, self.argument)}
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class LocalContrast(Layer):
+    """Each pixel minus the mean of the window around it, over the window's standard deviation.
+
+    Edges count, not levels: a faint figure looks like a strong one. `FLOOR` is the variance below
+    which there is nothing but noise to see.
+    """
+
+    argument = "window"
+    FLOOR = 1 / 256  # for levels in [-1, 1]: a standard deviation of 8 grey levels
+
+    def call(self, x):
+        x = x - self.mean(x)
+        return x * tf.math.rsqrt(self.mean(tf.square(x)) + self.FLOOR)
+
+    def mean(self, x):
+        for _ in range(2):  # down the columns, the whole row at once; then the same with the image turned
+            n, height, width, channels = tf.unstack(tf.shape(x))
+            x = tf.reshape(x, (n, height, 1, width * channels))
+            x = tf.nn.avg_pool2d(x, (self.window, 1), 1, "SAME")  # beyond the border nothing is counted
+            x = tf.transpose(tf.reshape(x, (n, height, width, channels)), (0, 2, 1, 3))
+        return x
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class PadToMultiple(Layer):
+    """Repeat the last row and column until both sizes are multiples of a number."""
+
+    argument = "multiple"
+
+    def call(self, x):
+        def pad(x):
+            for axis in (1, 2):
+                size = tf.shape(x)[axis]
+                padded = -(-size // self.multiple) * self.multiple
+                x = tf.gather(x, tf.minimum(tf.range(padded), size - 1), axis=axis)
+            return x
+
+        fits = tf.reduce_all(tf.shape(x)[1:3] % self.multiple == 0)
+        return tf.cond(fits, lambda: tf.identity(x), lambda: pad(x))
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class SpaceToDepth(Layer):
+    """Fold patch × patch pixels into channels: (H, W, C) to (H / patch, W / patch, C · patch²)."""
+
+    argument = "patch"
+
+    def call(self, x):
+        p, channels = self.patch, x.shape[-1]  # as tf.nn.space_to_depth, in a fifth of the time
+        n, height, width, _ = tf.unstack(tf.shape(x))
+        rows = tf.reshape(x, (n * height // p, p, width // p, p * channels))
+        return tf.reshape(tf.transpose(rows, (0, 2, 1, 3)), (n, height // p, width // p, p * p * channels))
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class DepthToSpace(SpaceToDepth):
+    """Unfold again: (H, W, C · patch²) to (H · patch, W · patch, C)."""
+
+    def call(self, x):
+        p, channels = self.patch, x.shape[-1] // self.patch**2
+        n, height, width, _ = tf.unstack(tf.shape(x))
+        rows = tf.reshape(x, (n * height, width, p, p * channels))
+        return tf.reshape(tf.transpose(rows, (0, 2, 1, 3)), (n, height * p, width * p, channels))
+
+
+@keras.saving.register_keras_serializable("shapeseg")
+class CropLike(keras.layers.Layer):
+    """Crop the first input to the height and width of the second: what was padded goes again."""
+
+    def call(self, inputs):
+        x, like = inputs
+        return x[:, :tf.shape(like)[1], :tf.shape(like)[2]]

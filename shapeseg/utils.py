@@ -1,0 +1,123 @@
+"""What all modules share: argument checks, paths, files that are whole or absent, a run's results."""
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from contextlib import contextmanager
+from numbers import Integral, Real
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]  # the repository
+
+
+def expect(good, name, expected, got, advice=""):
+    """Raise a ValueError that names the argument, what was expected and what was given, unless it is good."""
+    if not good:
+        got = f"{got.shape} {got.dtype}" if isinstance(got, np.ndarray) else repr(got)[:300]
+        raise ValueError(f"{name}: expected {expected}, got {got}" + (advice and f"; {advice}"))
+
+
+def is_int(value, min=0, max=math.inf):
+    """An integer, Python's or NumPy's, from `min` to `max`?"""
+    return isinstance(value, Integral) and not isinstance(value, bool) and min <= value <= max
+
+
+def is_number(value, min=-math.inf, max=math.inf):
+    """A finite number, Python's or NumPy's, from `min` to `max`?"""
+    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value) and min <= value <= max
+
+
+def check_names(names, count=None):
+    """Return class names as a list, `count` of them, or raise a ValueError."""
+    good = isinstance(names, (list, tuple)) and all(isinstance(name, str) and name for name in names)
+    expect(good and len(names) == (count or len(names) or 1), "classes", f"{count or 'a list of'} names", names)
+    return list(names)
+
+
+def check_parameters(**parameters):
+    """Raise a ValueError unless each parameter of a notebook, given as (value, rule), keeps to its rule.
+
+    A rule is a range of integers, a tuple of the allowed values, a type, the set of a dictionary's
+    allowed keys, or a list that holds one such rule: then the parameter is a list of such values.
+
+    >>> check_parameters(scenes=(300, range(1, 1000)), skip=("add", ("none", "add")), seeds=([0, 1], [range(9)]))
+    """
+    def keeps(value, rule):
+        if isinstance(rule, list):
+            return isinstance(value, (list, tuple)) and len(value) > 0 and all(keeps(one, rule[0]) for one in value)
+        if isinstance(rule, set):
+            return isinstance(value, dict) and value.keys() <= rule
+        if isinstance(rule, type):
+            return isinstance(value, rule) and value != ""
+        return is_int(value) and value in rule if isinstance(rule, range) else any(
+            type(value) is type(one) and value == one for one in rule)
+
+    for name, (value, rule) in parameters.items():
+        one = rule[0] if isinstance(rule, list) else rule
+        words = (f"an integer from {one[0]} to {one[-1]}" if isinstance(one, range) else f"a {one.__name__}" if isinstance(one, type)
+                 else f"a dictionary, its keys among {sorted(one)}" if isinstance(one, set) else f"one of {one}")
+        expect(keeps(value, rule), name, "a list, each " * isinstance(rule, list) + words, value)
+
+
+def resolve_path(path, name="path", start=ROOT):
+    """The absolute path of an argument; a relative one counts from `start`, ~ is the home directory."""
+    expect(isinstance(path, (str, os.PathLike)) and path != "" and "\0" not in str(path), name, "a path", path)
+    return start / Path(path).expanduser()
+
+
+def run_directory(run_dir):
+    """The absolute path of a run directory, made if it is absent; a relative one counts from the repository's root."""
+    path = resolve_path(run_dir, "run_dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"run_dir: expected a directory, or where one can be made, got {path} ({error})") from error
+    return path
+
+
+@contextmanager
+def atomic_write(path):
+    """Give a temporary path to write a file or fill a folder at; it appears under its name when all of it is written."""
+    path = resolve_path(path)
+    expect(path.parent.is_dir(), "path", "a name in a directory that is there", path, "make the directory first")
+    partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")  # writers go by the suffix
+    try:
+        yield partial
+        if partial.is_file():
+            with open(partial, "rb+") as written:
+                os.fsync(written.fileno())  # before the name, so that a crash of the machine leaves no empty file
+        partial.replace(path)
+    except Exception as error:  # libraries say in their own ways, or not at all, that the disk is full
+        free = shutil.disk_usage(path.parent).free
+        if free < 2**16 or getattr(error, "errno", None) == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, f"the disk is full ({free / 1e6:.1f} MB free); make room and try again: what was there "
+                          "before is as it was", str(path)) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def checksum(path):
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def write_results(run_dir, **results):
+    """Write a run's numbers, a flat dictionary of numbers, strings, truth values or None, to results.json; return its path.
+
+    nan and infinity are written as null.
+    """
+    flat = {name: value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
+            for name, value in results.items()}
+    for name, value in flat.items():
+        expect(isinstance(value, (int, float, str, type(None))), name, "a number, a string, a truth value or None", value)
+        flat[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+    path = run_directory(run_dir) / "results.json"
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(flat, indent=1) + "\n")
+    return path
