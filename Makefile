@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUNS ?= runs/lessons
 OPTIONS ?=
+NOTEBOOKS ?=
 
 BIN := $(VENV)/bin
 LESSONS := 01_dataset 02_model 03_training 04_evaluation
@@ -11,26 +12,30 @@ PACKAGE := $(wildcard shapeseg/*.py)
 ROOT_OK := $(if $(filter 0,$(shell id -u)),--allow-root)  # in a container one often is
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help setup lessons test test-full lab
+.PHONY: help setup lessons test test-full notebooks lint lab
 .NOTPARALLEL:
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make setup      a virtual environment in .venv with all that is needed"
-	@echo "make lessons    run notebooks 01 to 04 into $(RUNS), print the results"
-	@echo "make test       all tests"
-	@echo "make test-full  every notebook again at its default parameters, outputs compared"
+	@echo "Times are those of two cores."
+	@echo "make setup      a virtual environment in .venv with all that is needed: a few minutes"
+	@echo "make lessons    run notebooks 01 to 04 into $(RUNS), print the results: about 12 minutes"
+	@echo "make test       the tests that each commit has to pass: TEST_MINUTES minutes"
+	@echo "make test-full  all tests, and every notebook again at its defaults: FULL_MINUTES minutes"
+	@echo "make notebooks  execute the committed notebooks whose code, or the package's, has changed: up to an hour"
+	@echo "                (NOTEBOOKS=\"03 studies/race\": only those; NOTEBOOKS=--all: all of them)"
+	@echo "make lint       ruff: seconds"
 	@echo "make lab        JupyterLab on localhost"
 
 setup: $(VENV)/ready
 
-# A set-up that was interrupted leaves packages of which a half is there: it begins anew.
+# A set-up that was interrupted may have left half of a package: it starts over.
 $(VENV)/ready: pyproject.toml constraints.txt
 	@if [ -e $(VENV)/unfinished ]; then rm -rf $(VENV); fi
 	@mkdir -p $(VENV) && touch $(VENV)/unfinished
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[cluster]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".[cluster,test]"
 	mv $(VENV)/unfinished $@ && touch $@
 
 lessons: $(LESSONS:%=$(RUNS)/%.html)
@@ -40,7 +45,7 @@ $(RUNS)/%.html: $(RUNS)/%.ipynb
 	$(BIN)/jupyter nbconvert --log-level ERROR --to html $<
 	sed -i.bak -e 's|</head>|<style>pre, pre * { font-family: monospace !important }</style></head>|' -e 's|href="\([0-9][^"]*\).ipynb"|href="\1.html"|g' $@ && rm $@.bak
 
-# A lesson that was interrupted goes on where it stopped; one whose notebook or package changed begins anew.
+# A lesson that was interrupted resumes; one whose notebook or package changed starts over.
 $(RUNS)/%.ipynb: notebooks/%.ipynb $(PACKAGE) | $(VENV)/ready
 	@if [ -e $@ ] || [ -n "`find $< $(PACKAGE) -newer $(RUNS)/$*/begun 2>&1`" ]; then rm -rf $@ $(RUNS)/$*; fi
 	@mkdir -p $(RUNS)/$*; if [ ! -e $(RUNS)/$*/begun ]; then touch $(RUNS)/$*/begun; fi
@@ -51,10 +56,16 @@ $(RUNS)/04_evaluation.ipynb: MODEL = -p model $(RUNS)/03_training/masks/model.ke
 $(RUNS)/04_evaluation.ipynb: $(RUNS)/03_training.ipynb
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-full: $(VENV)/ready
-	$(BIN)/python -m pytest --nbval --nbval-cell-timeout 3600 notebooks
+	$(BIN)/python -m pytest --full -n 2
+
+notebooks: $(VENV)/ready
+	$(BIN)/python notebooks/execute.py $(NOTEBOOKS)
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check
 
 lab: $(VENV)/ready
 	$(BIN)/jupyter lab --ip localhost --notebook-dir notebooks $(ROOT_OK)
