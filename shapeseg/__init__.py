@@ -1,7 +1,6 @@
 """shapeseg: learn semantic segmentation, and experiment with it, on scenes that it draws itself.
 
-Each name is imported when it is first used, so ``import shapeseg`` is quick and leaves TensorFlow
-alone until a model is asked for.
+Each name is imported when it is first used, so this is quick and leaves TensorFlow alone until a model is asked for.
 """
 
 from pathlib import Path
@@ -20,14 +19,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "figures": ["CLASSES", "KINDS", "LABELS", "NOVEL_KINDS", "Figure", "fill", "outline"],
         "scenes": ["ARTICLE", "CROWDED", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
         "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
-        "metrics": ["Counts", "confidence_interval", "iou", "mask_boundary"],
+        "metrics": ["Counts", "confidence_interval", "iou"],
         "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "load_model", "macs", "receptive_field", "save_model"],
         "inference": ["evaluate", "predict"],
         "training": ["ARTICLE_TRAINING", "FAST_TRAINING", "train"],
         "objects": ["Object", "find_objects", "match_objects"],
         "coco": ["average_precision", "evaluate_objects", "mask_to_polygon", "overlapping_pairs", "read_coco", "write_coco"],
         "sweeps": ["sweep"],
-        "plots": ["PALETTE", "STYLE", "class_colours", "compose", "show", "show_bars", "show_curves", "show_images",
-                  "show_intervals", "show_matrix", "show_objects", "show_predictions", "show_scene"],
+        "plots": ["PALETTE", "STYLE", "class_colours", "compose", "show", "show_curves", "show_images", "show_intervals",
+                  "show_objects", "show_predictions", "show_scene"],
     },
 )

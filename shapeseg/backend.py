@@ -40,19 +40,18 @@ finally:
 
 @contextmanager
 def deterministic():
-    """Same seed, same weights to the bit, within this block; SHAPESEG_DETERMINISTIC=0 switches it off.
-
-    The graph optimizer has to be off, too: it runs independent branches in an order that changes from process to process.
-    """
-    before = config.is_op_determinism_enabled(), tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-    wanted = (True, True) if os.environ.get("SHAPESEG_DETERMINISTIC", "1") != "0" else before
-
-    def switch(operations, graph):
+    """Same seed, same weights to the bit, within this block; SHAPESEG_DETERMINISTIC=0 switches it off."""
+    def switch(operations, graph, log_level):
         (config.enable_op_determinism if operations else config.disable_op_determinism)()
+        # The graph optimizer runs independent branches in an order that changes from process to process.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": graph})
+        tf.get_logger().setLevel(log_level)
 
-    switch(*wanted)
+    options = tf.config.optimizer.get_experimental_options()
+    before = config.is_op_determinism_enabled(), options.get("disable_meta_optimizer", False), tf.get_logger().level
+    on = os.environ.get("SHAPESEG_DETERMINISTIC") != "0"
     try:
+        switch(on or before[0], on or before[1], "ERROR")  # several networks in one notebook are no mistake to warn of
         yield
     finally:
         switch(*before)

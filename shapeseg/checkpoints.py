@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from shapeseg.backend import keras
-from shapeseg.utils import atomic_write, checksum
+from shapeseg.utils import atomic_write, expect
 
 CHECKPOINTS = ("checkpoint.npz", "previous.npz")  # the last, and the one before it in case that one is damaged
 
@@ -22,25 +22,19 @@ class Checkpoints(keras.callbacks.Callback):
     def __init__(self, trainer, run_dir, steps):
         super().__init__()
         self.trainer, self.run_dir, self.steps = trainer, run_dir, steps
-        self.identity = checksum(run_dir / "run.json")  # each checkpoint of the run holds it
+        self.variables = [*trainer.variables, *trainer.optimizer.variables]  # weights, statistics, states of the random generators, …
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
             left_over.unlink()
         paths = [run_dir / name for name in CHECKPOINTS if (run_dir / name).exists()]
         for path in paths:
             try:
-                self.restore(path)
-                return
+                return self.restore(path)
             except Exception as error:
-                damaged = f"{path} is damaged or of another run ({type(error).__name__}: {error})"
-                if path == paths[-1]:
-                    raise ValueError(f"run_dir: {damaged}, and there is no other; delete {run_dir} and train again") from error
+                damaged = f"{path} is damaged ({type(error).__name__}: {error})"
+                expect(path != paths[-1], "run_dir", "a checkpoint that can be read", damaged, f"delete {run_dir} and train again")
                 print(f"{damaged}; the one before it is taken")
         self.save()  # the weights that the run begins with
-
-    @property
-    def history(self):
-        return pd.DataFrame(self.rows)
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -49,8 +43,8 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs):
         row = dict(step=self.step, seconds=round(self.seconds + time.monotonic() - self.since, 1),
                    learning_rate=float(self.trainer.optimizer.learning_rate))
-        names = {"masks_iou": "iou"}  # Keras' names where there are several outputs
-        row |= {names.get(name, name.replace("_head", "")): float(logs[name]) for name in sorted(logs, key=lambda name: name != "loss")}
+        for name in sorted(logs, key=lambda name: name != "loss"):  # Keras has longer names where there are several outputs
+            row[name.replace("masks_iou", "iou").replace("_head", "")] = float(logs[name])
         if not all(np.isfinite(array).all() for array in (row["loss"], *self.trainer.get_weights())):
             raise RuntimeError(f"loss: {row['loss']} at step {self.step}, or weights that are not finite; lower the learning rate "
                                f"({row['learning_rate']:.2g} at this step) and give another run_dir")
@@ -59,30 +53,25 @@ class Checkpoints(keras.callbacks.Callback):
         self.write_history()
 
     def write_history(self):
+        history = pd.DataFrame(self.rows)
         with atomic_write(self.run_dir / "history.csv") as partial:
-            self.history.to_csv(partial, index=False)
+            history.to_csv(partial, index=False)
+        return history
 
     def save(self, seconds=0.0):
-        arrays = {str(n): variable.numpy() for n, variable in enumerate(self.variables())}
         last, before = (self.run_dir / name for name in CHECKPOINTS)
         with atomic_write(last) as partial:
-            np.savez(partial, run=self.identity, step=self.step, seconds=seconds, rows=json.dumps(self.rows), **arrays)
+            np.savez(partial, step=self.step, seconds=seconds, rows=json.dumps(self.rows),
+                     **{str(n): variable.numpy() for n, variable in enumerate(self.variables)})
             if last.exists():
                 last.replace(before)
 
     def restore(self, path):
         with np.load(path, allow_pickle=False) as saved:
-            if saved["run"] != self.identity:
-                raise ValueError(f"it is not of the run that {self.run_dir / 'run.json'} describes")
-            values = [saved[str(n)] for n in range(len(self.variables()))]
-            step, seconds, rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))
-        for variable, value in zip(self.variables(), values):
+            values = [saved[str(n)] for n in range(len(self.variables))]
+            self.step, self.seconds, self.rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))
+        for variable, value in zip(self.variables, values):
             variable.assign(value)
-        self.step, self.seconds, self.rows = step, seconds, rows
-
-    def variables(self):
-        """Weights, running statistics, states of the random generators, and the optimizer's."""
-        return [*self.trainer.variables, *self.trainer.optimizer.variables]
 
 
 def describe_run(run_dir, model, data, validation, arguments):
@@ -104,11 +93,10 @@ def describe_run(run_dir, model, data, validation, arguments):
                   for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
         differ += [name for name in ("data", "validation", "model") if before[name] != run[name]]
     except Exception as error:
-        raise ValueError(f"run_dir: expected the description of the run whose checkpoint is there, but {path} cannot be read "
-                         f"({error!r}); delete {run_dir} and train again") from error
+        differ = [f"none that can be read ({error!r})"]
     if differ:
-        raise ValueError(f"run_dir: {run_dir} holds a run with other arguments: {', '.join(differ)}; give another run_dir, or "
-                         "delete this one")
+        raise ValueError(f"run_dir: {run_dir} holds a run with other arguments: {', '.join(differ)}; give another run_dir, or delete "
+                         f"{run_dir} and train again")
 
 
 def _fingerprint(data):

@@ -1,7 +1,6 @@
 """One figure: its kind, its outline, its pixels."""
 
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, floor
 
 import numpy as np
@@ -9,23 +8,17 @@ import numpy as np
 from shapeseg.utils import expect
 
 CLASSES = ("circle", "triangle", "quad", "pentagon", "unknown")
-
-# Unknown figures that no training scene holds: they show whether "unknown" means anything.
-NOVEL_KINDS = ("arrow", "heart", "drop")
 KINDS = ("circle", "triangle", "quad", "pentagon", "star", "cross", "hexagon", "ell")
+NOVEL_KINDS = ("arrow", "heart", "drop")  # unknown figures that no training scene holds: they show whether "unknown" means anything
 LABELS = {kind: kind if kind in CLASSES else "unknown" for kind in KINDS + NOVEL_KINDS}
 
-# What keeps a polygon true to its class: smallest and largest interior angle (degrees), and the
-# shortest side as a fraction of the longest.
+# What keeps a polygon true to its class: smallest and largest interior angle in degrees, shortest side as a share of the longest.
 ANGLES_AND_SIDES = {3: (35, 100, 0.5), 4: (60, 125, 0.5), 5: (80, 135, 0.5)}
-
 GRID = 64  # vertices are rounded to 1/64 pixel, so that no platform's sine decides about a pixel
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One drawn figure."""
-
     kind: str  # what was drawn, for example "star"
     label: str  # the class that it belongs to, for example "unknown"
     centre: tuple  # (row, column) in pixels
@@ -46,20 +39,15 @@ def outline(kind, rng):
 def place(vertices, centre, radius, angle):
     """Rotate, scale and move an outline from `outline`; (V, 2), rounded to 1/64 pixel."""
     cos, sin = np.cos(angle), np.sin(angle)
-    turned = vertices @ np.array([[cos, sin], [-sin, cos]])
-    return np.rint((np.asarray(centre) + radius * turned) * GRID) / GRID
+    return np.rint((centre + radius * (vertices @ np.array([[cos, sin], [-sin, cos]]))) * GRID) / GRID
 
 
 def fill(vertices):
-    """The pixels whose centres lie inside an outline (even-odd rule, scan line by scan line).
-
-    `vertices` are (V, 2), (row, column) in pixels; pixel centres have whole coordinates. Returns the
-    bounding box, two slices, and which pixels in it are inside, (h, w) bool.
-    """
+    """The pixels whose centres (whole numbers) are inside an outline, by the even-odd rule: their box, two slices, (h, w) bool."""
     vertices = np.asarray(vertices, float)
-    expect(vertices.ndim == 2 and vertices.shape[1] == 2 and len(vertices) >= 3 and np.isfinite(vertices).all(),
-           "vertices", "(V, 2) finite numbers, V from 3", vertices)
-    top, left, bottom, right = (*vertices.min(axis=0).tolist(), *vertices.max(axis=0).tolist())
+    expect(vertices.shape[1:] == (2,) and len(vertices) >= 3 and np.isfinite(vertices).all(), "vertices",
+           "(V, 2) finite numbers, V from 3", vertices)
+    (top, left), (bottom, right) = vertices.min(axis=0).tolist(), vertices.max(axis=0).tolist()
     top, left, bottom, right = ceil(top), ceil(left), floor(bottom) + 1, floor(right) + 1
     height, width = max(bottom - top, 0), max(right - left, 0)
     # The scan lines that each edge crosses: first to last, all edges one after another.
@@ -71,8 +59,7 @@ def fill(vertices):
     r, c, r_side, c_side, skip = np.repeat(edges, count, axis=0).T
     row = np.arange(len(skip)) + skip
     column = np.ceil(c + (row - r) * (c_side / r_side)) - left
-    # A crossing turns the rest of its row over, and each row has an even number of them. So all rows can be taken
-    # as one: from crossing to crossing, every second stretch of pixels is inside.
+    # Each row has an even number of crossings, so all rows can be taken as one: every second stretch of pixels is inside.
     crossings = np.sort((row - top) * width + np.minimum(np.maximum(column, 0), width))
     ends = np.concatenate([[0], crossings, [height * width]]).astype(int)
     odd = np.zeros(len(ends) - 1, bool)
@@ -84,18 +71,16 @@ def fill(vertices):
 def outline_mask(vertices, shape):
     """The pixels inside an outline in an image of this (height, width), also of an outline that leaves it; (H, W) bool."""
     mask = np.zeros(shape, bool)
-    (rows, columns), inside = fill(vertices)
-    top, left = max(rows.start, 0), max(columns.start, 0)
-    part = inside[top - rows.start:max(shape[0] - rows.start, 0), left - columns.start:max(shape[1] - columns.start, 0)]
-    mask[top:top + part.shape[0], left:left + part.shape[1]] = part
+    box, inside = fill(vertices)
+    seen = tuple(slice(max(-side.start, 0), max(size - side.start, 0)) for side, size in zip(box, shape))
+    mask[tuple(slice(max(side.start, 0), max(side.stop, 0)) for side in box)] = inside[seen]
     return mask
 
 
 def overlap(first, second):
     """Pixels that two figures share, as a share of the smaller one's, in [0, 1]."""
-    (rows, columns), _ = fill(np.concatenate([first.vertices, second.vertices]))  # the box of both
-    corner, shape = (rows.start, columns.start), (rows.stop - rows.start, columns.stop - columns.start)
-    a, b = (outline_mask(figure.vertices - corner, shape) for figure in (first, second))
+    (rows, columns), both = fill(np.concatenate([first.vertices, second.vertices]))
+    a, b = (outline_mask(figure.vertices - (rows.start, columns.start), both.shape) for figure in (first, second))
     return float((a & b).sum() / max(min(a.sum(), b.sum()), 1))
 
 
@@ -119,30 +104,23 @@ def angles_and_sides(vertices):
     points = np.ascontiguousarray(vertices, float).view(complex)[..., 0]
     closed = np.concatenate([points[..., -1:], points, points[..., :1]], axis=-1)
     sides = closed[..., 1:] - closed[..., :-1]  # the first one leads to the first vertex
-    turn = np.angle(sides[..., :-1] / sides[..., 1:])
-    return 180 - np.degrees(turn), np.abs(sides[..., 1:])
+    return 180 - np.degrees(np.angle(sides[..., :-1] / sides[..., 1:])), np.abs(sides[..., 1:])
 
 
-def _polar(angles, radii):
+def _polar(jitter, radii):
+    """Vertices (..., V, 2), clockwise from the top, one in each V-th part of the circle."""
+    angles = 2 * np.pi * (np.arange(radii.shape[-1]) + jitter) / radii.shape[-1]
     return np.stack([-radii * np.cos(angles), radii * np.sin(angles)], axis=-1)
 
 
 def _polygon(corners, rng):
     min_angle, max_angle, shortest = ANGLES_AND_SIDES[corners]
     while True:  # about one candidate in four is good
-        jitter = rng.uniform(-0.25, 0.25, (16, corners))
-        candidates = _polar(2 * np.pi * (np.arange(corners) + jitter) / corners, rng.uniform(0.7, 1.0, (16, corners)))
+        candidates = _polar(rng.uniform(-0.25, 0.25, (16, corners)), rng.uniform(0.7, 1.0, (16, corners)))
         angles, sides = angles_and_sides(candidates)
-        good = (angles >= min_angle) & (angles <= max_angle) & (sides >= shortest * sides.max(axis=1, keepdims=True))
-        best = good.all(axis=1).argmax()
-        if good[best].all():
-            return candidates[best]
-
-
-def _star(rng):
-    points = rng.randint(5, 7)
-    radii = np.where(np.arange(2 * points) % 2, rng.uniform(0.35, 0.5), 1.0)
-    return _polar(np.pi * np.arange(2 * points) / points, radii)
+        good = ((angles >= min_angle) & (angles <= max_angle) & (sides >= shortest * sides.max(axis=1, keepdims=True))).all(axis=1)
+        if good.any():
+            return candidates[good.argmax()]
 
 
 def _cross(rng):
@@ -161,16 +139,12 @@ def _arrow(rng):
     return np.array([(-1, 0), (0, barb), (0, w), (0.9, w), (0.9, -w), (0, -w), (0, -barb)])
 
 
-def _heart(rng):
-    row = -(13 * np.cos(ROUND) - 5 * np.cos(2 * ROUND) - 2 * np.cos(3 * ROUND) - np.cos(4 * ROUND))
-    return np.stack([row, 16 * np.sin(ROUND) ** 3], axis=-1)
-
-
 ROUND = 2 * np.pi * np.arange(64) / 64
 OUTLINES = {
-    "circle": lambda rng: _polar(2 * np.pi * np.arange(128) / 128, 1.0),
-    "triangle": partial(_polygon, 3), "quad": partial(_polygon, 4), "pentagon": partial(_polygon, 5),
-    "star": _star, "cross": _cross, "ell": _ell, "arrow": _arrow, "heart": _heart,
-    "hexagon": lambda rng: _polar(2 * np.pi * np.arange(6) / 6, rng.uniform(0.85, 1.0, 6)),
+    "circle": lambda rng: _polar(0, np.ones(128)), "hexagon": lambda rng: _polar(0, rng.uniform(0.85, 1.0, 6)), "cross": _cross,
+    "triangle": lambda rng: _polygon(3, rng), "quad": lambda rng: _polygon(4, rng), "pentagon": lambda rng: _polygon(5, rng),
+    "star": lambda rng: _polar(0, np.array(rng.randint(5, 7) * [1.0, rng.uniform(0.35, 0.5)])), "ell": _ell, "arrow": _arrow,
+    "heart": lambda rng: np.stack([-13 * np.cos(ROUND) + 5 * np.cos(2 * ROUND) + 2 * np.cos(3 * ROUND) + np.cos(4 * ROUND),
+                                   16 * np.sin(ROUND) ** 3], axis=-1),
     "drop": lambda rng: np.stack([-np.cos(ROUND), np.sin(ROUND) * np.sin(ROUND / 2) ** rng.uniform(1.5, 2.5)], axis=-1),
 }

@@ -4,9 +4,7 @@ from shapeseg.backend import keras, tf
 
 
 class Layer(keras.layers.Layer):
-    """A layer with one number, which is saved with it under the name that `argument` gives."""
-
-    argument = None
+    """A layer with one number, which is saved with it under the name that the class's `argument` gives."""
 
     def __init__(self, value=None, **kwargs):
         value = kwargs.pop(self.argument, value)
@@ -19,14 +17,9 @@ class Layer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("shapeseg")
 class LocalContrast(Layer):
-    """Each pixel minus the mean of the window around it, over the window's standard deviation.
-
-    Edges count, not levels: a faint figure looks like a strong one. `FLOOR` is the variance below
-    which there is nothing but noise to see.
-    """
-
+    """Each pixel minus its window's mean, over the window's standard deviation: a faint figure looks like a strong one."""
     argument = "window"
-    FLOOR = 1 / 256  # for levels in [-1, 1]: a standard deviation of 8 grey levels
+    FLOOR = 1 / 256  # the variance of levels in [-1, 1] below which all is noise: a standard deviation of 8 grey levels
 
     def call(self, x):
         x = x - self.mean(x)
@@ -44,25 +37,20 @@ class LocalContrast(Layer):
 @keras.saving.register_keras_serializable("shapeseg")
 class PadToMultiple(Layer):
     """Repeat the last row and column until both sizes are multiples of a number."""
-
     argument = "multiple"
 
     def call(self, x):
-        def pad(x):
-            for axis in (1, 2):
-                size = tf.shape(x)[axis]
-                padded = -(-size // self.multiple) * self.multiple
-                x = tf.gather(x, tf.minimum(tf.range(padded), size - 1), axis=axis)
-            return x
+        def pad(x, axis):
+            size = tf.shape(x)[axis]
+            return tf.gather(x, tf.minimum(tf.range(-(-size // self.multiple) * self.multiple), size - 1), axis=axis)
 
         fits = tf.reduce_all(tf.shape(x)[1:3] % self.multiple == 0)
-        return tf.cond(fits, lambda: tf.identity(x), lambda: pad(x))
+        return tf.cond(fits, lambda: tf.identity(x), lambda: pad(pad(x, 1), 2))
 
 
 @keras.saving.register_keras_serializable("shapeseg")
 class SpaceToDepth(Layer):
     """Fold patch × patch pixels into channels: (H, W, C) to (H / patch, W / patch, C · patch²)."""
-
     argument = "patch"
 
     def call(self, x):

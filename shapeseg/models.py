@@ -13,15 +13,13 @@ from shapeseg.utils import ROOT, atomic_write, checksum, expect, is_int, is_numb
 layers = keras.layers
 MODELS = ROOT / "data" / "models"
 
-# The article's network, at full resolution.
-ARTICLE_MODEL = MappingProxyType(dict(
+ARTICLE_MODEL = MappingProxyType(dict(  # the article's network, at full resolution
     widths=(16, 32, 64), convolutions=1, kernels=(3, 7), skip="none", patch=1, contrast=None, activation="relu", dropout=0.1))
 
-# The network that the lessons train. It sees local contrast in place of grey levels, is folded into
-# 4×4 patches (a sixteenth of the pixels to go through), works longer where pixels are few, with small
-# kernels (two 3×3 in a row see as far as one 5×5), and joins the encoder's features to the decoder.
-FAST_MODEL = MappingProxyType(dict(
-    widths=(32, 64, 128), convolutions=(1, 2, 2), kernels=(3,), skip="concat", patch=4, contrast=17, activation="silu", dropout=0.0))
+# The network that the lessons train. It sees local contrast in place of grey levels, is folded into 4×4 patches (a sixteenth of the
+# pixels), works longer where pixels are few, with small kernels (two 3×3 see as far as one 5×5), and joins encoder and decoder.
+FAST_MODEL = MappingProxyType(dict(widths=(32, 64, 128), convolutions=(1, 2, 2), kernels=(3,), skip="concat", patch=4, contrast=17,
+                                   activation="silu", dropout=0.0))
 
 OUTLINE_WIDTH = 128  # channels of the block that finds outlines
 PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
@@ -29,60 +27,44 @@ PRIOR = 0.02  # share of the pixels that belong to a class; where the head start
 
 def build_model(classes=5, channels=1, widths=(32, 64, 128), convolutions=None, kernels=(3,), skip="concat", patch=4, contrast=17,
                 activation="silu", dropout=0.0, output="sigmoid", normalize=True, residual=True, rays=0, seed=0):
-    """The article's encoder/decoder network and its relatives; the defaults are those of `FAST_MODEL`.
+    """The article's encoder/decoder network and its relatives, initialized from `seed`; the defaults are those of `FAST_MODEL`.
 
-    Parameters
-    ----------
     classes, channels : int, mask channels K and image channels C
     widths : sequence of int, feature channels of each encoder block, which halves the resolution; the decoder mirrors them
-    convolutions : int or sequence of int, convolutions per block, one after the other: the first has all kernels, the others the
-        first kernel alone; None for 1 in the first block, where a pixel costs the most, and 2 in the others
+    convolutions : int or sequence of int, per block; the first has all kernels, the rest one; None: 1 in the first block, then 2
     kernels : sequence of int, odd sizes of the parallel convolutions of a block (Szegedy et al. 2015)
-    skip : "none" (the article's network), "add" or "concat", how the encoder's features join the decoder's at the same resolution;
-        after the last join one more block works at that resolution (Ronneberger et al. 2015)
-    patch : int, the image is folded into patch × patch blocks of channels before the encoder and unfolded after the head: 1/patch²
-        of the work, patch times the receptive field (space to depth, Shi et al. 2016)
-    contrast : int, odd window in pixels of the `LocalContrast` that the encoder gets in place of grey levels (Jarrett et al. 2009),
-        or None
-    activation : "relu" or "silu" (Hendrycks and Gimpel 2016)
-    dropout : float in [0, 1) (Srivastava et al. 2014)
+    skip : "none" (the article), "add" or "concat", to join the encoder's features to the decoder's (Ronneberger et al. 2015)
+    patch : int, fold patch × patch pixels into channels: 1/patch² of the work, patch times the field of view (Shi et al. 2016)
+    contrast : int, odd window in pixels of the `LocalContrast` in place of grey levels (Jarrett et al. 2009), or None
+    activation, dropout : "relu" or "silu" (Hendrycks and Gimpel 2016), float in [0, 1) (Srivastava et al. 2014)
     output : "sigmoid", K independent channels, or "softmax", K classes and a background (the last channel) that compete
-    normalize, residual : bool, batch normalization in each block (Ioffe and Szegedy 2015); the block's input added to its
-        convolutions (He et al. 2016)
+    normalize, residual : bool, batch normalization (Ioffe and Szegedy 2015), the block's input added to it (He et al. 2016)
     rays : int, above 0 the network also finds objects (see `find_objects`) by their centre and so many distances to the outline
-    seed : int, of the initial weights and of the dropout: the same seed, the same network
 
-    Returns
-    -------
-    keras.Model : from images (N, H, W, C) uint8, any H and W, to probabilities (N, H, W, K) float32 (K + 1 channels with softmax);
-        with rays also centres (N, h, w, K), one pixel per patch, and outlines (N, h / 2, w / 2, 2 + rays)
-
-    Raises a ValueError if an argument is not as above.
+    Returns a keras.Model from images (N, H, W, C) uint8, any H and W, to probabilities (N, H, W, K) float32 (softmax: K + 1); with
+    rays also to centres (N, h, w, K), one pixel per patch, and outlines (N, h / 2, w / 2, 2 + rays). Raises ValueError.
     """
-    for name, values in (("widths", widths), ("kernels", kernels)):
-        good = isinstance(values, (tuple, list)) and len(values) and all(is_int(value, 1) for value in values)
-        expect(good, name, "a sequence of integers from 1", values)
-    expect(all(kernel % 2 for kernel in kernels) and len({*kernels}) == len(kernels), "kernels", "different odd integers", kernels)
+    convolutions = (1, *(2,) * (np.size(widths) - 1)) if convolutions is None else convolutions
+    convolutions = (convolutions,) * np.size(widths) if is_int(convolutions) else convolutions
+    for name, values in (("widths", widths), ("kernels", kernels), ("convolutions", convolutions)):
+        expect(np.ndim(values) and len(values) and all(is_int(value, 1) for value in values), name, "integers from 1", values)
+    expect(all(size % 2 for size in kernels) and len({*kernels}) == len(kernels), "kernels", "different odd integers", kernels)
     expect(min(widths) >= len(kernels), "widths", f"at least {len(kernels)} channels, one per kernel", widths)
-    convolutions = (1, *(2,) * (len(widths) - 1)) if convolutions is None else convolutions
-    convolutions = (convolutions,) * len(widths) if is_int(convolutions) else convolutions
-    expect(np.shape(convolutions) == (len(widths),) and all(is_int(n, 1) for n in convolutions), "convolutions",
-           f"None, an integer from 1 or {len(widths)} of them, one per block", convolutions)
-    for name, value, good, expected in (
-            ("skip", skip, skip in ("none", "add", "concat"), '"none", "add" or "concat"'),
-            ("activation", activation, activation in ("relu", "silu"), '"relu" or "silu"'),
-            ("output", output, output in ("sigmoid", "softmax"), '"sigmoid" or "softmax"'),
-            ("contrast", contrast, contrast is None or is_int(contrast, 3) and contrast % 2, "None or an odd integer from 3"),
-            ("dropout", dropout, is_number(dropout, 0) and dropout < 1, "a number in [0, 1)"),
-            *((name, value, is_int(value, min_), f"an integer from {min_}") for name, value, min_ in (
-                ("classes", classes, 1), ("channels", channels, 1), ("patch", patch, 1), ("rays", rays, 0), ("seed", seed, 0)))):
-        expect(good, name, expected, value)
+    expect(len(convolutions) == len(widths), "convolutions", f"{len(widths)} integers, one per block", convolutions)
+    expect(contrast is None or is_int(contrast, 3) and contrast % 2, "contrast", "None or an odd integer from 3", contrast)
+    expect(is_number(dropout, 0) and dropout < 1, "dropout", "a number in [0, 1)", dropout)
+    for name, value, choices in (("skip", skip, ("none", "add", "concat")), ("activation", activation, ("relu", "silu")),
+                                 ("output", output, ("sigmoid", "softmax"))):
+        expect(value in choices, name, f"one of {choices}", value)
+    for name, value, min_ in (("classes", classes, 1), ("channels", channels, 1), ("patch", patch, 1), ("rays", rays, 0),
+                              ("seed", seed, 0)):
+        expect(is_int(value, min_), name, f"an integer from {min_}", value)
     with private_random(int(seed)):  # each layer draws its own seed from here
-        return _build(classes, channels, widths, convolutions, kernels, skip, patch, contrast, activation, dropout, output, rays,
-                      normalize=normalize, residual=residual)
+        return _build(classes, channels, widths, convolutions, kernels, skip, patch, contrast, output, rays,
+                      activation=activation, dropout=dropout, normalize=normalize, residual=residual)
 
 
-def _build(classes, channels, widths, convolutions, kernels, skip, patch, contrast, activation, dropout, output, rays, **parts):
+def _build(classes, channels, widths, convolutions, kernels, skip, patch, contrast, output, rays, **options):
     image = keras.Input((None, None, channels), dtype="uint8", name="image")
     x = layers.Rescaling(1 / 127.5, -1, name="rescale")(image)
     if contrast:
@@ -91,43 +73,39 @@ def _build(classes, channels, widths, convolutions, kernels, skip, patch, contra
     x = SpaceToDepth(patch, name="fold")(x)
     features = []
     for n, width in enumerate(widths):
-        x = encoder_block(x, width, kernels, activation, dropout, f"encoder{n + 1}", **parts)
+        x = encoder_block(x, width, kernels, name=f"encoder{n + 1}", **options)
         for k in range(2, convolutions[n] + 1):
-            x = encoder_block(x, width, kernels[:1], activation, dropout, f"encoder{n + 1}_{k}", **parts)
+            x = encoder_block(x, width, kernels[:1], name=f"encoder{n + 1}_{k}", **options)
         features.append(x)
         x = layers.MaxPooling2D(name=f"encoder{n + 1}_pool")(x)
-    for n, width in reversed(list(enumerate(widths))):
+    for n, width in reversed([*enumerate(widths)]):
         coarse = x
-        x = decoder_block(x, width, kernels, activation, dropout, f"decoder{n + 1}", **parts)
+        x = decoder_block(x, width, kernels, name=f"decoder{n + 1}", **options)
         for k in range(2, convolutions[n] + 1):
-            x = decoder_block(x, width, kernels[:1], activation, dropout, f"decoder{n + 1}_{k}", **parts)
+            x = decoder_block(x, width, kernels[:1], name=f"decoder{n + 1}_{k}", **options)
         x = layers.UpSampling2D(name=f"decoder{n + 1}_up")(x)
-        if skip == "add":
-            x = layers.Add(name=f"decoder{n + 1}_skip")([x, features[n]])
-        elif skip == "concat":
-            x = layers.Concatenate(name=f"decoder{n + 1}_skip")([x, features[n]])
+        if skip != "none":
+            join = layers.Add if skip == "add" else layers.Concatenate
+            x = join(name=f"decoder{n + 1}_skip")([x, features[n]])
     if skip != "none":  # small kernels will do here, where a pixel costs the most
-        x = decoder_block(x, widths[0], kernels[:1], activation, dropout, "join", **parts)
-    trunk = x
-    head = layers.Conv2D((classes + (output == "softmax")) * patch**2, 1, name="head")
-    x = head(trunk)
+        x = decoder_block(x, widths[0], kernels[:1], name="join", **options)
     # Nearly all pixels belong to no class. Starting there saves the first steps of training.
     prior = [PRIOR / (1 - PRIOR)] * classes if output == "sigmoid" else [PRIOR] * classes + [1 - classes * PRIOR]
+    head = layers.Conv2D(len(prior) * patch**2, 1, name="head")
+    logits = CropLike(name="logits")([DepthToSpace(patch, name="unfold")(head(x)), image])
     head.bias.assign(tf.tile(tf.math.log(tf.maximum(prior, PRIOR)), [patch**2]))
-    x = DepthToSpace(patch, name="unfold")(x)
-    x = CropLike(name="logits")([x, image])
-    x = layers.Activation(output, name="masks")(x)
+    masks = layers.Activation(output, name="masks")(logits)
     if not rays:
-        return keras.Model(image, x, name="shapeseg")
+        return keras.Model(image, masks, name="shapeseg")
     # Where a centre is, the fine features say; where from there the outline, the coarse ones, which see far.
-    centres = encoder_block(trunk, widths[0], kernels[:1], activation, dropout, "centres", **parts)
-    outlines = encoder_block(coarse, OUTLINE_WIDTH, kernels[:1], activation, dropout, "outlines", **parts)
-    heads = []
-    for name, y, start in (("centres", centres, [-5.0] * classes), ("outlines", outlines, [0.0] * 2 + [2.5] * rays)):
-        head = layers.Conv2D(len(start), 1, name=f"{name}_head")
-        heads.append(head(y))
-        head.bias.assign(start)  # a centre is rare, the offset to it small, an outline a few patches away
-    return keras.Model(image, [x, *heads], name="shapeseg")
+    centres = encoder_block(x, widths[0], kernels[:1], name="centres", **options)
+    outlines = encoder_block(coarse, OUTLINE_WIDTH, kernels[:1], name="outlines", **options)
+    centres_head = layers.Conv2D(classes, 1, name="centres_head")
+    outlines_head = layers.Conv2D(2 + rays, 1, name="outlines_head")
+    model = keras.Model(image, [masks, centres_head(centres), outlines_head(outlines)], name="shapeseg")
+    centres_head.bias.assign([-5.0] * classes)  # a centre is rare, the offset to it small, an outline a few patches away
+    outlines_head.bias.assign([0.0] * 2 + [2.5] * rays)
+    return model
 
 
 def encoder_block(x, width, kernels, activation, dropout, name, normalize=True, residual=True):
@@ -144,12 +122,10 @@ def _block(convolution, x, width, kernels, activation, dropout, name, normalize,
     shortcut = x
     if x.shape[-1] > width or residual and x.shape[-1] != width:  # a 1×1 convolution brings it to the block's width
         shortcut = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_project")(x)
-    if x.shape[-1] > width:  # the larger kernels, which cost more, work on the narrower of the two
-        x = shortcut
-    share = width // len(kernels)  # the branches share the width; the first takes what is left over
-    shares = [width - share * (len(kernels) - 1)] + [share] * (len(kernels) - 1)
-    branches = [convolution(share, kernel, padding="same", use_bias=not normalize, name=f"{name}_conv{kernel}")(x)
-                for share, kernel in zip(shares, kernels)]  # a bias would not survive the normalization
+    x = min(x, shortcut, key=lambda y: y.shape[-1])  # the larger kernels, which cost more, work on the narrower of the two
+    share, rest = divmod(width, len(kernels))  # the branches share the width; the first takes what is left over
+    branches = [convolution(share + rest * (kernel == kernels[0]), kernel, padding="same", name=f"{name}_conv{kernel}",
+                            use_bias=not normalize)(x) for kernel in kernels]  # a bias would not survive the normalization
     x = layers.Concatenate(name=f"{name}_concat")(branches) if len(branches) > 1 else branches[0]
     if residual:
         x = layers.Add(name=f"{name}_residual")([x, shortcut])
@@ -164,16 +140,15 @@ def receptive_field(model, row):
     check_model(model)
     ranges = {id(model.get_layer("unfold").output): (row, row)}
     for layer in reversed(model.layers):
-        if id(layer.output) not in ranges or layer.name in ("image", "rescale", "contrast", "pad"):
-            continue
-        first, last = ranges[id(layer.output)]
-        reach = layer.kernel_size[0] // 2 if hasattr(layer, "kernel_size") else 0
-        coarser = 2 if isinstance(layer, layers.MaxPooling2D) else layer.patch if layer.name == "fold" else 1
-        finer = 2 if isinstance(layer, layers.UpSampling2D) else layer.patch if layer.name == "unfold" else 1
-        first, last = (first // finer - reach) * coarser, (last // finer + reach + 1) * coarser - 1
-        for x in keras.tree.flatten(layer.input):
-            known = ranges.get(id(x), (first, last))
-            ranges[id(x)] = min(known[0], first), max(known[1], last)
+        if id(layer.output) in ranges:
+            first, last = ranges[id(layer.output)]
+            reach = layer.kernel_size[0] // 2 if hasattr(layer, "kernel_size") else 0
+            coarser = 2 if isinstance(layer, layers.MaxPooling2D) else layer.patch if layer.name == "fold" else 1
+            finer = 2 if isinstance(layer, layers.UpSampling2D) else layer.patch if layer.name == "unfold" else 1
+            first, last = (first // finer - reach) * coarser, (last // finer + reach + 1) * coarser - 1
+            for x in keras.tree.flatten(layer.input):
+                known = ranges.get(id(x), (first, last))
+                ranges[id(x)] = min(known[0], first), max(known[1], last)
     return ranges[id(model.get_layer("fold").input)]
 
 
@@ -182,24 +157,21 @@ def macs(model, size):
     check_model(model)
     convolutions = [layer for layer in model.layers if hasattr(layer, "kernel")]
     outputs_of = keras.Model(model.input, [layer.output for layer in convolutions])
-    multiple = model.get_layer("pad").multiple  # the smallest image that is not padded; larger ones are so many of it
-    outputs = outputs_of(tf.zeros((1, multiple, multiple, model.input_shape[-1]), "uint8"), training=False)
-    times = (-(-size // multiple))**2
-    return {layer.name: times * layer.kernel.shape.num_elements() * output.shape[1] * output.shape[2]
+    side = model.get_layer("pad").multiple  # of the smallest image that is not padded; larger ones are so many of it
+    outputs = outputs_of(tf.zeros((1, side, side, model.input_shape[-1]), "uint8"), training=False)
+    return {layer.name: (-(-size // side))**2 * layer.kernel.shape.num_elements() * output.shape[1] * output.shape[2]
             for layer, output in zip(convolutions, outputs)}
 
 
 def check_model(model):
-    """Raise a ValueError unless this is a network from `build_model`."""
     good = isinstance(model, keras.Model) and {"pad", "fold", "unfold", "logits", "masks"} <= {layer.name for layer in model.layers}
     expect(good, "model", "a network from build_model or load_model", model)
 
 
 def save_model(model, path):
-    """Save a model to one .keras file, whole or not at all; a relative path counts from the repository's root."""
+    """Save a model to one .keras file (else a ValueError), whole or not at all; a relative path counts from the repository."""
     check_model(model)
-    path = resolve_path(path)
-    expect(path.suffix == ".keras", "path", "a name that ends in .keras", path)
+    expect(resolve_path(path).suffix == ".keras", "path", "a name that ends in .keras", path)
     with atomic_write(path) as partial:
         model.save(partial)
 
@@ -214,18 +186,14 @@ def load_model(name):
     path = resolve_path(MODELS / f"{name}.keras" if by_name else name, "name")
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in MODELS.glob("*.keras")))
-        raise FileNotFoundError(f"name: expected a reference model ({known}) or the path of a .keras file, got {name!r}, and {path} "
-                                "is not there")
+        raise FileNotFoundError(f"name: expected a reference model ({known}) or the path of a .keras file, and {path} is not there")
     try:
-        if by_name and checksum(path) != json.loads(path.with_suffix(".json").read_text())["sha256"]:
-            raise ValueError("it is not the model that its card describes")
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():  # Keras itself reads over changed bits
-                raise ValueError(f"{damaged} in it is damaged")
-        with private_random():
+        described = json.loads(path.with_suffix(".json").read_text())["sha256"] if by_name else checksum(path)
+        expect(checksum(path) == described, path.name, "the model that its card describes", "another")
+        with zipfile.ZipFile(path) as archive, private_random():
+            expect(not archive.testzip(), path.name, "an undamaged file", "a damaged one")  # Keras itself reads over changed bits
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
         check_model(model)
         return model
     except Exception as error:
-        raise ValueError(f"name: expected a .keras file that save_model wrote, got {path}, which could not be read "
-                         f"({type(error).__name__}: {error})") from error
+        raise ValueError(f"name: expected a file that save_model wrote, and {path} cannot be read ({error!r})") from error

@@ -13,46 +13,33 @@ from shapeseg.inference import run_network
 from shapeseg.scenes import draw_scene
 from shapeseg.utils import check_names, expect, is_number
 
-SPREAD = 1.0  # standard deviation of a centre's bump in the heat map, in its pixels
 NMS_IOU = 0.6  # two outlines whose IoU is higher are one object (non-maximum suppression)
 MAX_PEAKS, PIXELS_PER_PEAK = 100, 2500  # so many of the peaks are looked at, the surest, or one per so many pixels
 WINDOW = 3  # side of the window in which a centre is the highest, and of that around it in which its outline is learned
+MAX_LOG_RAY = 7.0  # the network gives the logarithms of the rays in patches, and exp must not overflow
 
 
 @dataclass(frozen=True)
 class Object:
-    """One found object."""
-
     label: str  # its class
     score: float  # how sure the network is; ours are in [0, 1]
     centre: tuple  # (row, column) in pixels
     outline: np.ndarray = field(repr=False)  # (V, 2), (row, column) in pixels: whole, also where another lies over it
 
     def mask(self, shape):
-        """The amodal mask: all pixels inside the outline; (H, W) bool for `shape` = (H, W)."""
+        """All pixels inside the outline, hidden ones too; (H, W) bool for `shape` = (H, W)."""
         return outline_mask(self.outline, shape)
 
 
 def find_objects(model, image, threshold=0.3, classes=CLASSES):
-    """The objects in an image, and its masks, from one pass of the network.
+    """The objects in an image, (H, W, C) uint8 of any height and width, and its masks, from one pass of the network.
 
-    Parameters
-    ----------
-    model : keras.Model, from ``build_model(rays=…)`` or ``load_model("objects")``
-    image : (H, W, C) uint8, any height and width
-    threshold : float in (0, 1); objects with a lower score are left out
-    classes : sequence of str, names of the mask channels
-
-    Returns
-    -------
-    objects : list of Object, the surest first; each is drawn in full, also where it lies under another of its class
-    masks : (H, W, K) float32, what `predict` gives for this image
-
-    Raises a ValueError if the model has no rays or another argument is not as above. Sources: centres as a heat map, Zhou et al.
-    2019 ("Objects as points"); outlines as distances along rays, Schmidt et al. 2018 (StarDist), Xie et al. 2020 (PolarMask).
+    The model is from ``build_model(rays=…)`` or ``load_model("objects")``; `classes` names its masks. Returns a list of the Objects
+    with a score of at least `threshold`, in (0, 1), the surest first, each drawn in full, also where it lies under another; and the
+    masks, (H, W, K) float32 in [0, 1], as `predict` gives them. Raises a ValueError if an argument is not as above. Sources: Zhou
+    et al. 2019 (centres as a heat map), Schmidt et al. 2018 and Xie et al. 2020 (outlines as distances along rays).
     """
-    expect(len(getattr(model, "outputs", ())) == 3, "model", 'a network with rays, from build_model(rays=64) or load_model("objects")',
-           model)
+    expect(len(getattr(model, "outputs", ())) == 3, "model", 'one from build_model(rays=64) or load_model("objects")', model)
     expect(is_number(threshold) and 0 < threshold < 1, "threshold", "a number between 0 and 1", threshold)
     expect(np.ndim(image) == 3, "image", f"one image (H, W, {model.input_shape[-1]}) uint8", image)
     names = check_names(classes, model.outputs[1].shape[-1])
@@ -61,7 +48,7 @@ def find_objects(model, image, threshold=0.3, classes=CLASSES):
 
 
 def match_objects(figures, objects, shape, min_iou=0.5):
-    """For each figure the index of its object, or -1: of one class, with the largest sum of IoUs of at least `min_iou` (Kuhn 1955)."""
+    """Per figure the index of its object, or -1: of one class, with the largest sum of IoUs of at least `min_iou` (Kuhn 1955)."""
     matched = [-1] * len(figures)
     if figures and objects:
         ious = rle.iou(encode_outlines([figure.vertices for figure in figures], shape),
@@ -84,20 +71,13 @@ def directions(rays):
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1)
 
 
-def is_star_convex(vertices, centre):
-    """Does every ray from a point leave the outline once?"""
-    spokes = vertices - centre
-    ends = np.roll(spokes, -1, axis=0)
-    turns = spokes[:, 0] * ends[:, 1] - spokes[:, 1] * ends[:, 0]
-    return bool((turns > 0).all() or (turns < 0).all())
-
-
 def anchor(figure):
     """The point about which a figure is star-convex: its centre of mass or, if that sees not all of it, `figure.centre`."""
     v, w = figure.vertices, np.roll(figure.vertices, -1, axis=0)
     areas = v[:, 0] * w[:, 1] - v[:, 1] * w[:, 0]
     mass = ((v + w) * areas[:, None]).sum(axis=0) / (3 * areas.sum())
-    return mass if is_star_convex(figure.vertices, mass) else np.array(figure.centre)
+    turns = np.linalg.det(np.stack([v - mass, w - mass], axis=1))  # all to one side if every ray leaves the outline once
+    return mass if np.ptp(np.sign(turns)) == 0 else np.array(figure.centre)
 
 
 def measure_rays(vertices, centre, rays):
@@ -115,13 +95,12 @@ def measure_rays(vertices, centre, rays):
 
 
 def encode(scene, rays, rows, classes=CLASSES):
-    """A scene's targets, (rows, 3 + R) float32, per figure class number, `anchor`, distances along the rays; the rest have class -1."""
+    """A scene's targets, (rows, 3 + R) float32: a figure's class number, `anchor` and rays per row; class -1 where none is left."""
     table = np.zeros((rows, 3 + rays), np.float32)
     table[:, 0] = -1
     for row, figure in zip(table, scene.figures):
         centre = anchor(figure)
-        row[0], row[1:3] = classes.index(figure.label), centre
-        row[3:] = measure_rays(figure.vertices, centre, rays)
+        row[:] = classes.index(figure.label), *centre, *measure_rays(figure.vertices, centre, rays)
     return table
 
 
@@ -135,21 +114,14 @@ def stream_targets(config, model, seed, **place):
 
 
 def centres_loss(patch, classes):
-    """The loss of the centres: a heat map for each class, with a bump at each centre.
-
-    Cross-entropy with a soft target, weighted by the squared error, so that the many pixels that are
-    easily seen to be no centre count little (Li et al. 2020, "Generalized focal loss").
-    """
+    """The loss of the centres: a heat map for each class, with a bump at each centre."""
     def loss(targets, logits):
         figure = tf.one_hot(tf.cast(targets[..., 0], tf.int32), classes)  # (N, M, K); none for the rows left over
-        centres = in_pixels_of(targets[..., 1:3], patch)
-
-        def bumps(size, at):  # (N, M, size)
-            away = tf.range(tf.cast(size, tf.float32)) - at[..., None]
-            return tf.exp(-tf.square(away / SPREAD) / 2)
-
-        rows, columns = bumps(tf.shape(logits)[1], centres[..., 0]), bumps(tf.shape(logits)[2], centres[..., 1])
+        centres = (targets[..., 1:3] - (patch - 1) / 2) / patch  # in pixels of the map
+        away = [tf.range(tf.cast(tf.shape(logits)[1 + axis], tf.float32)) - centres[..., axis, None] for axis in (0, 1)]
+        rows, columns = [tf.exp(-tf.square(pixels) / 2) for pixels in away]  # (N, M, h), (N, M, w): a standard deviation is a pixel
         heat = tf.minimum(tf.einsum("nmk,nmh,nmw->nhwk", figure, rows, columns), 1)
+        # Squared errors as weights: the many pixels that are easily seen to be no centre count little (Li et al. 2020).
         error = tf.square(heat - tf.sigmoid(logits)) * tf.nn.sigmoid_cross_entropy_with_logits(heat, logits)
         return tf.reduce_mean(tf.reduce_sum(error, (1, 2, 3)) / tf.maximum(tf.reduce_sum(figure, (1, 2)), 1))
 
@@ -157,23 +129,21 @@ def centres_loss(patch, classes):
 
 
 def outlines_loss(patch):
-    """The loss of the outlines, at the pixels around each centre: the offset to the centre, and the rays from there.
-
-    Of the rays it is −log of an IoU: the polar areas that target and prediction have in common, over
-    those that either has (PolarMask, with squares); of the offset, the distance in pixels of the map.
-    """
+    """The loss of the outlines, at the pixels around each centre: the offset to the centre, and the rays from there."""
     offsets = tf.range(WINDOW, dtype=tf.float32) - WINDOW // 2
     window = tf.reshape(tf.stack(tf.meshgrid(offsets, offsets, indexing="ij"), -1), (-1, 2))
 
     def loss(targets, found):
         figure = tf.cast(targets[..., 0] >= 0, tf.float32)
-        centres, true = in_pixels_of(targets[..., 1:3], 2 * patch), targets[:, :, None, 3:]
+        centres, true = (targets[..., 1:3] - (2 * patch - 1) / 2) / (2 * patch), targets[:, :, None, 3:]
         pixels = tf.round(centres)[:, :, None] + window  # (N, M, 9, 2)
         last = tf.cast(tf.shape(found)[1:3], tf.float32) - 1
         weight = figure[..., None] * tf.cast(tf.reduce_all((pixels >= 0) & (pixels <= last), -1), tf.float32)
         at = tf.gather_nd(found, tf.cast(tf.clip_by_value(pixels, 0, last), tf.int32), batch_dims=1)
         offset = tf.norm(at[..., :2] - (centres[:, :, None] - pixels) + 1e-6, axis=-1)
-        ours = rays_of(at[..., 2:], patch, tf)
+        ours = patch * tf.exp(tf.minimum(at[..., 2:], MAX_LOG_RAY))
+        # Of the rays, −log of an IoU (PolarMask, with squares): the polar areas that target and prediction have in common, over
+        # those that either has; of the offset, the distance in pixels of the map.
         intersection, union = (tf.reduce_sum(tf.square(f(ours, true)), -1) for f in (tf.minimum, tf.maximum))
         error = weight * (offset / 4 - tf.math.log(tf.maximum(intersection / union, 1e-3)))
         return tf.reduce_mean(tf.reduce_sum(error, (1, 2)) / tf.maximum(tf.reduce_sum(weight, (1, 2)), 1))
@@ -181,30 +151,20 @@ def outlines_loss(patch):
     return loss
 
 
-def in_pixels_of(points, size):  # (row, column) of the image in pixels of a map whose pixels are `size` wide and high
-    return (points - (size - 1) / 2) / size
-
-
-def rays_of(channels, patch, library=np):  # distances in pixels
-    return patch * library.exp(library.minimum(channels, 7.0))
-
-
 def decode(centres, outlines, patch, threshold, classes=CLASSES):
     """Objects from the centres (h, w, K) and outlines (h / 2, w / 2, 2 + R) of one image; the surest first."""
     heat = 1 / (1 + np.exp(-centres))
     highest = tf.nn.max_pool2d(heat[None], WINDOW, 1, "SAME").numpy()[0]
     peaks = np.argwhere((heat == highest) & (heat >= threshold))
-    scores = heat[tuple(peaks.T)]
-    shape = tuple(patch * side for side in heat.shape[:2])
-    objects, kept = [], []
-    for number in np.argsort(-scores, kind="stable")[:max(MAX_PEAKS, np.prod(shape) // PIXELS_PER_PEAK)]:
-        pixel, label = peaks[number][:2] // 2, peaks[number][2]
-        channels = outlines[tuple(pixel)]
-        centre = (pixel + channels[:2]) * 2 * patch + (2 * patch - 1) / 2
-        rays = np.minimum(rays_of(channels[2:], patch), 2 * max(shape))  # what is longer ends outside, too
+    surest = peaks[np.argsort(-heat[tuple(peaks.T)], kind="stable")]
+    shape, objects, kept = [patch * side for side in heat.shape[:2]], [], []
+    for row, column, label in surest[:max(MAX_PEAKS, np.prod(shape) // PIXELS_PER_PEAK)]:
+        offset, rays = np.split(outlines[row // 2, column // 2], [2])
+        centre = ((row // 2, column // 2) + offset) * 2 * patch + (2 * patch - 1) / 2
+        rays = np.minimum(patch * np.exp(np.minimum(rays, MAX_LOG_RAY)), 2 * max(shape))  # what is longer ends outside, too
         outline = centre + rays[:, None] * directions(len(rays))
         inside = encode_outlines([outline], shape)
         if not kept or rle.iou(inside, kept, [0] * len(kept)).max() <= NMS_IOU:
-            objects.append(Object(classes[label], float(scores[number]), tuple(centre.tolist()), outline))
+            objects.append(Object(classes[label], float(heat[row, column, label]), tuple(centre.tolist()), outline))
             kept += inside
     return objects

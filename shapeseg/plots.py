@@ -6,7 +6,7 @@ import inspect
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Patch
 
 from shapeseg.figures import CLASSES
@@ -15,7 +15,7 @@ from shapeseg.utils import check_names, expect
 
 # One colour per class everywhere (Okabe and Ito 2008: told apart with any kind of colour vision).
 PALETTE = {"circle": "#0072B2", "triangle": "#D55E00", "quad": "#009E73", "pentagon": "#F0E442", "unknown": "#CC79A7"}
-MORE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#F0E442", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
+MORE_COLOURS = (*PALETTE.values(), "#56B4E9", "#E69F00", "#999999")
 
 # What the pictures look like; a notebook that draws its own says plt.rcParams.update(ss.STYLE).
 STYLE = {"figure.dpi": 80, "savefig.bbox": "tight", "font.size": 10, "axes.titlesize": 10,
@@ -35,48 +35,41 @@ def show(function):
 def class_colours(classes):
     """A colour for each class name: our classes their own, others the next that no class has."""
     free = [colour for colour in MORE_COLOURS if colour not in {PALETTE.get(name) for name in classes}]
-    free += [plt.get_cmap("tab20")(n % 20) for n in range(len(classes))]
+    free += [to_hex(plt.get_cmap("tab20")(n % 20)) for n in range(len(classes))]
     return [PALETTE[name] if name in PALETTE else free.pop(0) for name in classes]
 
 
 def compose(masks, image=None, classes=None):
-    """Masks (H, W, K), bool or float in [0, 1], as one colour picture (H, W, 3), float; where classes overlap, their colours mix.
-
-    An image (H, W, C) uint8 is shown dimmed where no class is. `classes` are the names of the channels; None for ``CLASSES``.
-    """
-    masks, image = np.asarray(masks), None if image is None else np.asarray(image)
+    """Masks (H, W, K), bool or in [0, 1], as a picture (H, W, 3); classes that overlap mix; an image (H, W, C) uint8 is dimmed."""
+    masks = np.asarray(masks)
     expect(masks.ndim == 3 and masks.dtype.kind in "bf", "masks", "(H, W, K) bool, or float in [0, 1]", masks)
-    expect(image is None or image.dtype == np.uint8 and image.ndim == 3 and image.shape[:2] == masks.shape[:2], "image",
+    colours = np.array([to_rgb(colour) for colour in class_colours(check_names(classes or CLASSES, masks.shape[-1]))])
+    image = np.zeros((*masks.shape[:2], 1), np.uint8) if image is None else np.asarray(image)
+    expect(image.dtype == np.uint8 and image.ndim == 3 and image.shape[:2] == masks.shape[:2], "image",
            f"{masks.shape[:2] + ('C',)} uint8 to match the masks", image)
-    colours = [to_rgb(colour) for colour in class_colours(check_names(classes or CLASSES, masks.shape[-1]))]
-    weight = masks.astype(float)
-    total = weight.sum(axis=-1, keepdims=True)
+    total = masks.sum(axis=-1, keepdims=True, dtype=float)
     cover = np.minimum(total, 1)
-    mixed = weight @ np.array(colours) / np.maximum(total, 1e-9)
-    return cover * mixed + (1 - cover) * (0 if image is None else 0.5 * image / 255)
+    mixed = masks @ colours / np.maximum(total, 1e-9)
+    return cover * mixed + (1 - cover) * (0.5 * image / 255)
 
 
-def _panels(count, columns, width, height):
-    """A figure with so many axes in rows of `columns`, all without frames."""
-    columns = columns or count
-    rows = -(-count // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows + 0.4), squeeze=False)
-    for ax in axes.flat:
-        ax.axis("off")
+def _panels(images, titles, columns, width, alpha=None):
+    """A figure of images in rows of `columns`, each `width` inches wide, and its axes."""
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.3 * bool(titles)) * rows + 0.4), squeeze=False)
+    plt.setp(axes, frame_on=False, xticks=[], yticks=[])
+    for ax, image, name in zip(axes.flat, map(np.asarray, images), titles or [""] * len(images)):
+        ax.imshow(image.squeeze(), vmin=0, vmax=255 if image.dtype == np.uint8 else 1, alpha=alpha,
+                  interpolation="nearest" if image.shape[0] < 100 else "antialiased")
+        ax.set_title(name)
     return fig, axes.flat
 
 
 @plt.rc_context(STYLE)
 def show_images(images, titles=None, title="", columns=None, width=2.6, legend=()):
-    """Images (uint8, bool, or float in [0, 1]) side by side in rows of `columns`, each `width` inches wide.
-
-    `legend` names the classes whose colours the images show.
-    """
-    fig, axes = _panels(len(images), columns, width, width + 0.3 * bool(titles))
-    for n, (ax, image) in enumerate(zip(axes, map(np.asarray, images))):
-        ax.imshow(image.squeeze(), vmin=0, vmax=255 if image.dtype == np.uint8 else 1,
-                  interpolation="nearest" if image.shape[0] < 100 else "antialiased")
-        ax.set_title(titles[n] if titles else "")
+    """Images (uint8, bool, or float in [0, 1]) side by side; `legend` names the classes whose colours they show."""
+    fig, _ = _panels(images, titles, columns, width)
     _finish(fig, title, legend)
 
 
@@ -92,92 +85,50 @@ def show_objects(images, objects, titles=None, title="", columns=None, width=3.2
     """Images side by side, with the outlines of the Objects or Figures in each; a dot marks each centre."""
     classes = classes or list(dict.fromkeys([*CLASSES, *(one.label for of_image in objects for one in of_image)]))
     colours = dict(zip(classes, class_colours(classes)))
-    fig, axes = _panels(len(images), columns, width, width + 0.3)
-    for n, (ax, image) in enumerate(zip(axes, images)):
-        ax.imshow(image.squeeze(), vmin=0, vmax=255, alpha=0.6)
-        for one in objects[n]:
+    fig, axes = _panels(images, titles, columns, width, alpha=0.6)
+    for ax, of_image in zip(axes, objects):
+        ax.autoscale(False)  # what lies outside of the image is not shown
+        for one in of_image:
             outline = one.outline if hasattr(one, "outline") else one.vertices
             ax.plot(*np.append(outline, outline[:1], axis=0).T[::-1], color=colours[one.label], linewidth=1.8)
             ax.plot(*one.centre[::-1], ".", color=colours[one.label])
-        ax.set(xlim=(-0.5, image.shape[1] - 0.5), ylim=(image.shape[0] - 0.5, -0.5), title=titles[n] if titles else "")
     _finish(fig, title, classes)
 
 
-@plt.rc_context(STYLE)
 def show_predictions(images, truth, probabilities, classes=None, titles=None,
                      title="The image, the truth, the prediction, and where they differ", width=2.6):
     """The article's figure: one row per scene; image, truth, prediction, wrong pixels. Arrays as `evaluate` has them."""
-    classes = check_names(classes or CLASSES, truth.shape[-1])
-    fig, axes = _panels(4 * len(images), 4, width, width + 0.25)
-    for n, (image, masks, p) in enumerate(zip(images, truth, probabilities)):
+    classes, panels, names = check_names(classes or CLASSES, truth.shape[-1]), [], []
+    for image, masks, p, name in zip(images, truth, probabilities, titles or ["image"] * len(images)):
         wrong = ((p > 0.5) != masks).any(axis=-1)
-        panels = {titles[n] if titles else "image": image, "truth": compose(masks, image, classes),
-                  "prediction": compose(p > 0.5, image, classes), f"wrong: {wrong.mean():.2%} of the pixels": wrong}
-        for ax, (name, panel) in zip(axes[4 * n:], panels.items()):
-            ax.imshow(panel.squeeze(), vmin=0, vmax=255 if panel.dtype == np.uint8 else 1)
-            ax.set_title(name)
-    _finish(fig, title, classes)
+        panels += [image, compose(masks, image, classes), compose(p > 0.5, image, classes), wrong]
+        names += [name, "truth", "prediction", f"wrong: {wrong.mean():.2%} of the pixels"]
+    show_images(panels, names, title, 4, width, classes)
 
 
 @plt.rc_context(STYLE)
 def show_curves(table, x, columns, ylabel, title, logy=False):
     """Columns of a table against one of its columns, as lines in one picture."""
-    fig, ax = plt.subplots(figsize=(7, 3.2))
-    for column in columns:
-        ax.plot(table[x], table[column], marker=".", label=column)
-    ax.set(xlabel=x, ylabel=ylabel, yscale="log" if logy else "linear")
+    ax = table.plot(x, columns, marker=".", logy=logy, ylabel=ylabel, figsize=(7, 3.2))
     ax.legend(frameon=False)
-    _finish(fig, title)
-
-
-@plt.rc_context(STYLE)
-def show_bars(values, ylabel, title):
-    """One bar per name of a dictionary or Series; class names have their colour."""
-    values = dict(values)
-    fig, ax = plt.subplots(figsize=(7, 3))
-    bars = ax.bar(list(values), list(values.values()), color=[PALETTE.get(name, "0.6") for name in values])
-    ax.bar_label(bars, fmt="{:.3g}")
-    ax.set_ylabel(ylabel)
-    _finish(fig, title)
-
-
-@plt.rc_context(STYLE)
-def show_matrix(table, title, xlabel="", ylabel=""):
-    """A table of shares in [0, 1] as a heat map, each cell with its number; nan is left white."""
-    rows, columns = table.shape
-    fig, ax = plt.subplots(figsize=(0.85 * columns + 1.8, 0.5 * rows + 1.4))
-    ax.imshow(table, vmin=0, vmax=1, cmap="Blues", aspect="auto")
-    for row, column in np.argwhere(np.isfinite(table.to_numpy(float))):
-        share = table.iat[row, column]
-        ax.text(column, row, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.6 else "black")
-    ax.set_xticks(range(columns), table.columns)
-    ax.set_yticks(range(rows), table.index)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.spines[:].set_visible(False)
-    _finish(fig, title)
+    _finish(ax.figure, title)
 
 
 @plt.rc_context(STYLE)
 def show_intervals(tables, ylabel, title, baseline=None):
-    """Means of several runs with their 95% intervals, and the runs themselves as dots; a dashed line at `baseline`.
-
-    `tables` has one picture per name: a DataFrame with one row per run; its index says what a dot's colour shows, its
-    columns stand side by side.
-    """
+    """Means and 95% intervals of runs, a table's rows, and the runs as dots in the colour of their index; dashed line: baseline."""
     colours = [PALETTE[name] for name in ("circle", "triangle", "quad", "unknown", "pentagon")]  # yellow last: it is faint
     fig, axes = plt.subplots(1, len(tables), figsize=(max(7, 4.6 * len(tables)), 3.4), sharey=True, squeeze=False)
     for ax, (name, table) in zip(axes.flat, tables.items()):
-        groups = list(dict.fromkeys(table.index))
-        for n, (group, colour) in enumerate(zip(groups, colours)):
+        groups = table.groupby(level=0, sort=False)
+        for n, (colour, (group, runs)) in enumerate(zip(colours, groups)):
             place = np.arange(table.shape[1]) + 0.8 * ((n + 0.5) / len(groups) - 0.5)
-            runs = table.loc[[group]].to_numpy(float)
-            means, halves = np.transpose([confidence_interval(column) for column in runs.T])
+            means, halves = np.transpose([confidence_interval(column) for column in runs.to_numpy(float).T])
             ax.errorbar(place, means, halves, fmt="_", color=colour, capsize=4, markersize=14, linewidth=2, label=group)
-            ax.plot(np.tile(place, len(runs)), runs.ravel(), "o", color=colour, markersize=4, alpha=0.5)
+            ax.plot(place, runs.T, "o", color=colour, markersize=4, alpha=0.5)
         if baseline is not None:
             ax.axhline(baseline, color="black", linestyle="--", linewidth=1)
-        ax.set_xticks(range(table.shape[1]), table.columns)
-        ax.set_title(name)
+        ax.set(title=name, xticks=range(table.shape[1]), xticklabels=table.columns)
     axes[0, 0].set_ylabel(ylabel)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     _finish(fig, title)

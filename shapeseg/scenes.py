@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from operator import sub
 from statistics import NormalDist
@@ -36,17 +36,13 @@ class SceneConfig:
     figures : (int, int), fewest and most figures per scene
     radius : (float, float), smallest and largest, as a fraction of the size
     opacity : (float, float), lowest and highest, in (0, 1]
-    visible : float in [0, 1], the share of each outline that can be seen in the image: the grey levels
-        (in colour: of at least one channel) on its two sides differ by `contrast`
+    visible : float in [0, 1], the share of each outline on whose two sides the levels of a channel differ by `contrast`
     noise : float, standard deviation in grey levels
     gradient, texture : float, amplitude in grey levels of a slow change of the light and of a mottled texture
     blur : int, passes of a [1, 2, 1] / 4 filter in each direction, before the noise
-    twins : (float, float) or None; figures come in pairs of one class, the second overlaps the first by a
-        share of the smaller one's area in this range
+    twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
 
-    Raises
-    ------
-    ValueError : a value is out of its range, or two of them contradict each other
+    Raises a ValueError if a value is out of its range or two of them contradict each other.
     """
 
     size: int = 512
@@ -64,27 +60,26 @@ class SceneConfig:
     twins: tuple = None
 
     def __post_init__(self):
-        for field in fields(self):  # JSON has lists, and NumPy's short integers overflow
-            value = getattr(self, field.name)
-            value = tuple(value) if isinstance(value, (list, np.ndarray)) else value
-            plain = [v.item() if isinstance(v, np.generic) else v for v in (value if isinstance(value, tuple) else [value])]
-            object.__setattr__(self, field.name, tuple(plain) if isinstance(value, tuple) else plain[0])
-        expect(_are_names(self.classes, CLASSES), "classes", f"some of {', '.join(CLASSES)}", self.classes)
+        for name, value in [*vars(self).items()]:
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)  # JSON has lists
+        for name, allowed in (("classes", CLASSES), ("kinds", LABELS)):
+            names = getattr(self, name)
+            good = isinstance(names, tuple) and 0 < len(names) == len({*names}) and {*names} <= {*allowed}
+            expect(good, name, f"some of {', '.join(allowed)}", names)
+        expect({LABELS[kind] for kind in self.kinds} == {*self.classes}, "kinds", f"some of each of the classes {self.classes}", self.kinds)
+        expect(self.channels in (1, 3), "channels", "1 or 3", self.channels)
         expect(is_int(self.size, 16), "size", "an integer from 16", self.size)
-        for name, good, expected in (
-                ("channels", is_int(self.channels) and self.channels in (1, 3), "1 or 3"),
-                ("kinds", _are_names(self.kinds, LABELS) and {LABELS[kind] for kind in self.kinds} == {*self.classes},
-                 f"some of {', '.join(LABELS)}: of each of the classes {self.classes} and of no other"),
-                ("figures", _is_range(self.figures, 2 if self.twins else 1, 1000, is_int), "(fewest, most), 1 (twins: 2) to 1000"),
-                ("radius", _is_range(self.radius, 4 / self.size, 0.45), f"(smallest, largest), {4 / self.size:.3g} (4 pixels) to 0.45"),
-                ("opacity", _is_range(self.opacity, 0.05, 1), "(lowest, highest), from 0.05 to 1"),
-                *((name, is_number(getattr(self, name), 0, highest), f"a number from 0 to {highest}")
-                  for name, highest in (("visible", 1), ("noise", 40), ("gradient", 100), ("texture", 100))),
-                ("blur", is_int(self.blur, 0, 10), "an integer from 0 to 10"),
-                ("twins", self.twins is None or _is_range(self.twins, 0.05, 0.9), "None or (lowest, highest), from 0.05 to 0.9")):
-            expect(good, name, expected, getattr(self, name))
-        expect(self.levels[1] - self.levels[0] >= 3 * self.contrast, "noise, gradient and texture", "enough grey levels left for "
-               f"figures that must differ by {self.contrast}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
+        for name, min_, max_ in (("figures", 2 if self.twins else 1, 1000), ("radius", 4 / self.size, 0.45), ("opacity", 0.05, 1),
+                                 ("twins", 0.05, 0.9), ("visible", 0, 1), ("noise", 0, 40), ("gradient", 0, 100), ("texture", 0, 100),
+                                 ("blur", 0, 10)):
+            value, kind = getattr(self, name), is_int if name in ("figures", "blur") else is_number
+            if name in ("figures", "radius", "opacity", "twins"):
+                good = isinstance(value, tuple) and len(value) == 2 and all(kind(one, min_, max_) for one in value) and value[0] <= value[1]
+                expect(good or (name, value) == ("twins", None), name, f"(lowest, highest) from {min_:.3g} to {max_}", value)
+            else:
+                expect(kind(value, min_, max_), name, f"a number from {min_} to {max_}", value)
+        expect(self.levels[1] - self.levels[0] >= 3 * self.contrast, "noise, gradient and texture", "grey levels for figures that must "
+               f"differ by {self.contrast}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
 
     @cached_property
     def contrast(self):
@@ -97,14 +92,6 @@ class SceneConfig:
         """Lowest and highest level of flat colours: nothing added to them leaves [0, 255]."""
         margin = math.ceil(_noise_levels(self.noise).max() + self.gradient + self.texture)
         return margin, 255 - margin
-
-
-def _is_range(pair, min, max, kind=is_number):
-    return isinstance(pair, tuple) and len(pair) == 2 and all(map(kind, pair)) and min <= pair[0] <= pair[1] <= max
-
-
-def _are_names(names, allowed):
-    return isinstance(names, tuple) and len(names) == len(set(map(str, names))) > 0 and all(name in [*allowed] for name in names)
 
 
 ARTICLE = SceneConfig()
@@ -141,19 +128,12 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     seed, index : int, from 0; each index is another scene of the seed
     split : "train", "validation" or "test"; part of the random key: no seed leaks one into another
 
-    Returns
-    -------
-    Scene : image (H, W, C) uint8, masks (H, W, K) bool, figures
-
-    Raises
-    ------
-    ValueError : an argument is not as above, or the figures do not fit into the scene
+    Returns a Scene; raises a ValueError if an argument is not as above or the figures do not fit into the scene.
     """
     check_key(config, seed, split)
     expect(is_int(index), "index", "an integer from 0", index)
     key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
-    # RandomState, because NumPy promises that its stream never changes.
-    rng = np.random.RandomState(np.frombuffer(key, "<u4"))
+    rng = np.random.RandomState(np.frombuffer(key, "<u4"))  # NumPy promises that its stream never changes
     background = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
     image = np.empty((config.size, config.size, config.channels), np.uint8)
     row = np.tile(background.astype(np.uint8), (config.size, 1))  # NumPy copies whole rows faster than single pixels
@@ -166,9 +146,19 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     else:
         raise ValueError(f"figures: found visible places for {len(figures)} of {config.figures[0]}; ask for fewer, smaller or less "
                          f"opaque ones, or a smaller share visible: {config}")
-    _shade(config, rng, image)
-    for _ in range(config.blur):
-        image[:] = _blur(image)
+    for amplitude, cells in ((config.gradient, 1), (config.texture, TEXTURE_CELLS)):  # random grids, of one cell and of many, made smooth
+        if amplitude:
+            grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
+            cell, rest = np.divmod(np.arange(config.size) * cells, config.size)
+            weights = np.zeros((config.size, cells + 1))  # linear interpolation, times the size
+            weights[np.arange(config.size), cell], weights[np.arange(config.size), cell + 1] = config.size - rest, rest
+            # Whole numbers below 2**53, so that the sums are exact in any order.
+            field = np.floor(weights @ grid @ weights.T / config.size**2)
+            image += field.astype(np.int64).astype(np.uint8)[..., None]
+    for _ in range(config.blur):  # a binomial filter along rows and columns, in whole numbers
+        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
+        rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+        image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
     # One table look-up turns uniform bytes into noise; the sum wraps around, so that -1 is 255.
     noise = rng.bytes(image.size).translate(_noise_levels(config.noise).astype(np.uint8).tobytes())
     image += np.frombuffer(noise, np.uint8).reshape(image.shape)
@@ -176,7 +166,6 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
 
 
 def check_key(config, seed, split):
-    """Raise a ValueError unless these can be a part of a scene's random key."""
     expect(isinstance(config, SceneConfig), "config", "a SceneConfig, for example shapeseg.ARTICLE", config)
     expect(is_int(seed), "seed", "an integer from 0", seed)
     expect(split in SPLITS, "split", f"one of {', '.join(SPLITS)}", split)
@@ -184,7 +173,11 @@ def check_key(config, seed, split):
 
 def _draw_figures(config, rng, image, masks):
     wanted = rng.randint(config.figures[0], config.figures[1] + 1)
-    figures, outlines, misses = [], _Outlines(config.size), 0
+    figures, misses = [], 0
+    # The pixels just inside all outlines (their places in the image, and the group of each), so that these stay visible. Levels are
+    # flat: few groups stand for all pixels, each a figure and its levels with and without it; the first cannot be seen.
+    outlines = SimpleNamespace(pixels=np.zeros(0, int), group=np.zeros(0, int), groups=[None], spare=[],  # may be hidden, per figure
+                               cover=np.zeros((config.size, config.size), bool))  # False but while it is asked what a figure covers
     for _ in range(20 * wanted):
         first = figures[-1] if config.twins and len(figures) % 2 else None
         if len(figures) == wanted or first and misses == 8:
@@ -218,17 +211,6 @@ def _draw_outline(config, rng, first=None):
         if not first or config.twins[0] <= overlap(first, figure) <= config.twins[1]:
             return figure
     raise ValueError(f"twins: found no place where a figure overlaps another by {config.twins}; give a wider range")
-
-
-class _Outlines:
-    """The pixels just inside all outlines, and the levels on both sides of them, so that they stay visible."""
-
-    def __init__(self, size):
-        self.cover = np.zeros((size, size), bool)  # all False, except while it is asked what a new figure covers
-        self.pixels = np.zeros(0, int)  # (E,) their places in the flat image
-        self.group = np.zeros(0, int)  # (E,) levels are flat, so that few groups stand for all the pixels
-        self.groups = [None]  # each group's figure and its levels with and without the figure; None: cannot be seen
-        self.spare = []  # how many more pixels of each figure may be hidden
 
 
 def _choose_looks(config, rng, image, outlines, box, inside):
@@ -275,26 +257,3 @@ def _choose_looks(config, rng, image, outlines, box, inside):
             outlines.pixels, outlines.group, outlines.groups, outlines.spare = pixels, group, after, left
             return colour, opacity
     return None
-
-
-def _shade(config, rng, image):
-    """Add a gradient (one cell) and a texture (many), each a random grid made smooth."""
-    size = config.size
-    for amplitude, cells in ((config.gradient, 1), (config.texture, TEXTURE_CELLS)):
-        if amplitude:
-            grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
-            cell, rest = np.divmod(np.arange(size) * cells, size)
-            weights = np.zeros((size, cells + 1))  # linear interpolation, times `size`
-            weights[np.arange(size), cell] = size - rest
-            weights[np.arange(size), cell + 1] = rest
-            # Whole numbers below 2**53, so that the sums are exact in any order.
-            field = np.floor(weights @ grid @ weights.T / size**2)
-            image += field.astype(np.int64).astype(np.uint8)[..., None]
-
-
-def _blur(image):
-    """The binomial filter [1, 2, 1] / 4 along rows and columns, in whole numbers."""
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
-    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    return ((rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16).astype(np.uint8)
-

@@ -33,115 +33,97 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     Parameters
     ----------
     model : keras.Model, from `build_model`
-    data : SceneConfig, scenes of the split "train", drawn while training runs; or (images, masks), (N, H, W, C) uint8 and
+    data : SceneConfig, new scenes of the split "train", drawn while training runs; or (images, masks), (N, H, W, C) uint8 and
         (N, H, W, K) bool, for example from `read_dataset`, gone through in random order
-    steps : int, updates of the weights
-    run_dir : path; holds run.json (all that is needed to repeat the run), history.csv, checkpoint.npz, the one before it in
-        previous.npz and, at the end, model.keras; a relative path counts from the repository's root
-    seed : int, of the scenes, or of the order of the arrays
+    steps, batch_size, seed : int, updates of the weights, scenes per step, seed of the scenes or of the order of the arrays
+    run_dir : path from the repository's root, for run.json (all that is needed to repeat the run), history.csv, checkpoint.npz, the
+        one before it in previous.npz and, at the end, model.keras
     callbacks : sequence of keras.callbacks.Callback; an epoch is `log_every` steps; a run that one stopped resumes at the next call
-    batch_size : int, scenes per step
-    optimizer : "adam", "adamw" or "muon"
-    learning_rate : float, the highest
-    warmup : int, steps in which the rate rises from 0
-    schedule : "constant" or "cosine": after the warm-up stay, or fall to 0 along half a cosine
-    weight_decay : float, of "adamw" and "muon"
-    dataset_size : int, go through so many scenes of the config again and again; None for new ones all the time
-    validation : (images, masks), scored after each epoch, or None
+    optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
+    learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
+        there or fall to 0 along half a cosine
+    dataset_size, validation : int, go through so many scenes of the config again and again; (images, masks), scored after each epoch
     log_every : int, steps between two rows of the history, and between two checkpoints
 
-    Returns
-    -------
-    pandas.DataFrame : one row per epoch: step, seconds, learning_rate, loss and iou over its steps and, with `validation`, val_loss
-        and val_iou. The loss is the binary cross-entropy in nats (with softmax the categorical one, its target shared by the
-        classes that overlap); the IoU the mean over the classes, counted on every fourth pixel of every fourth row
-
-    Raises ValueError if an argument is not as above or `run_dir` holds a run with other arguments or damaged files; OSError if the
-    disk is full (the checkpoints stay); RuntimeError if another process trains in `run_dir` or the loss is not finite any more.
+    Returns a pandas.DataFrame, one row per epoch: step, seconds, learning_rate, loss and iou over its steps and, with `validation`,
+    val_loss and val_iou. The loss is the binary cross-entropy in nats (with softmax the categorical one, its target shared by
+    classes that overlap); the IoU the mean over the classes, on every fourth pixel of every fourth row. Raises ValueError if an
+    argument is not as above or `run_dir` holds a run with other arguments or damaged files; OSError if the disk is full;
+    RuntimeError if another process trains in `run_dir` or the loss is not finite any more.
     """
-    for name, value, min_ in (("steps", steps, 1), ("seed", seed, 0), ("batch_size", batch_size, 1), ("warmup", warmup, 0),
-                              ("log_every", log_every, 1), ("dataset_size", dataset_size, 1)):
-        good = is_int(value, min_, 2**32 - 1) or name == "dataset_size" and value is None
-        expect(good, name, f"an integer from {min_}", value)
+    arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
+                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, log_every=log_every)
+    for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
+        expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
+    expect(dataset_size is None or is_int(dataset_size, 1), "dataset_size", "None or an integer from 1", dataset_size)
     expect(optimizer in ("adam", "adamw", "muon"), "optimizer", '"adam", "adamw" or "muon"', optimizer)
     expect(schedule in ("constant", "cosine"), "schedule", '"constant" or "cosine"', schedule)
-    expect(is_number(learning_rate, 0) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
+    expect(is_number(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
     expect(is_number(weight_decay, 0), "weight_decay", "a number from 0", weight_decay)
-    good = isinstance(callbacks, (list, tuple)) and all(isinstance(one, keras.callbacks.Callback) for one in callbacks)
+    good = np.iterable(callbacks) and all(isinstance(one, keras.callbacks.Callback) for one in callbacks)
     expect(good, "callbacks", "a list of keras.callbacks.Callback", callbacks)
     check_model(model)
+    classes = model.outputs[0].shape[-1] - (model.get_layer("masks").activation is keras.activations.softmax)
+    wanted = model.input_shape[-1], classes
     data = data if isinstance(data, SceneConfig) else check_pair(data)
     validation = None if validation is None else check_pair(validation, "validation")
     for name, value in (("data", data), ("validation", validation or data)):
-        given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(a.shape[-1] for a in value)
-        expect(given == (model.input_shape[-1], _classes(model)), name, f"{model.input_shape[-1]} image channels and {_classes(model)} "
-               "classes, as the model has", f"{given[0]} and {given[1]}", "build_model(classes=…, channels=…)")
-    if len(model.outputs) > 1:
-        expect(isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and None for a network "
-               "with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
-    arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
-                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, log_every=log_every)
+        given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(array.shape[-1] for array in value)
+        expect(given == wanted, name, f"image channels and classes {wanted}, as the model has", given, "build_model(classes=…, channels=…)")
+    expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
+           "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0), deterministic():
             describe_run(run_dir, model, data, validation, arguments)
-            return _fit(model, data, run_dir, callbacks, validation, arguments)
+            return _fit(model, classes, data, run_dir, callbacks, validation, arguments)
     except filelock.Timeout:
         raise RuntimeError(f"run_dir: another process is training in {run_dir}; wait for it, or give another run_dir") from None
 
 
-def _fit(model, data, run_dir, callbacks, validation, arguments):
-    steps, log_every, batch_size = (arguments[name] for name in ("steps", "log_every", "batch_size"))
-    trainer = compile_model(model, **arguments)
+def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
+    steps, batch_size, patch = arguments["steps"], arguments["batch_size"], model.get_layer("fold").patch
+    losses = [sigmoid_loss if classes == model.outputs[0].shape[-1] else softmax_loss]
+    if len(model.outputs) > 1:
+        from shapeseg.objects import centres_loss, outlines_loss, stream_targets
+        losses += [centres_loss(patch, classes), outlines_loss(patch)]
+    trainer = keras.Model(model.inputs, model.outputs)
+    trainer.compile(make_optimizer(**arguments), losses, loss_weights=[1.0, 0.02, 0.02][:len(losses)], jit_compile=False,
+                    metrics=[[MeanIoU(classes, name="iou")], [], []][:len(losses)])
+    trainer.optimizer.build(trainer.trainable_variables)
     run = Checkpoints(trainer, run_dir, steps)
     if run.step:
         print(f"{run_dir.name}: {'already finished' if run.step == steps else 'resumes'} at step {run.step} of {steps}")
     if run.step < steps:
         place = dict(seed=arguments["seed"], batch_size=batch_size, start=run.step * batch_size, dataset_size=arguments["dataset_size"])
-        if len(model.outputs) == 1:
-            batches = stream(data, **place)
-        else:
-            from shapeseg.objects import stream_targets
-            batches = stream_targets(data, model, **place)
+        batches = iter(stream(data, **place)) if len(losses) == 1 else stream_targets(data, model, **place)
         with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
-            def progress(batch, logs):
-                bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False)
-                bar.update()
-
+            progress = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (
+                bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False), bar.update()))
             # The stream has no end, because Keras would begin one more step to find it; `run` stops the training.
-            trainer.fit(iter(batches), steps_per_epoch=log_every, initial_epoch=run.step // log_every, epochs=steps, shuffle=False,
-                        callbacks=[run, keras.callbacks.LambdaCallback(on_train_batch_end=progress), *callbacks],
-                        validation_data=validation, validation_batch_size=batch_size, verbose=0)
-    run.write_history()  # a finished run may have been killed just before that
+            trainer.fit(batches, steps_per_epoch=arguments["log_every"], initial_epoch=run.step // arguments["log_every"],
+                        epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], validation_data=validation,
+                        validation_batch_size=batch_size, verbose=0)
     save_model(model, run_dir / "model.keras")
-    return run.history
+    return run.write_history()  # a finished run may have been killed just before that
 
 
-def compile_model(model, **arguments):
-    """The same network, compiled for Keras' fit: its losses, and the optimizer that `make_optimizer` makes."""
-    softmax = _classes(model) < model.outputs[0].shape[-1]
-    losses = [shared_cross_entropy if softmax else binary_cross_entropy]
-    losses = [lambda masks, p, loss=losses[0]: loss(masks, p._keras_logits)]  # exact where a sigmoid saturates
-    if len(model.outputs) > 1:
-        from shapeseg.objects import centres_loss, outlines_loss
-        losses += [centres_loss(model.get_layer("fold").patch, _classes(model)), outlines_loss(model.get_layer("fold").patch)]
-    trainer = keras.Model(model.inputs, model.outputs)
-    trainer.compile(make_optimizer(**arguments), losses, loss_weights=[1.0, 0.02, 0.02][:len(losses)], jit_compile=False,
-                    metrics=[[MeanIoU(_classes(model), name="iou")], [], []][:len(losses)])
-    trainer.optimizer.build(trainer.trainable_variables)
-    return trainer
+def sigmoid_loss(masks, p):
+    return binary_cross_entropy(masks, p._keras_logits)  # what went into the sigmoid: exact where that saturates
 
 
-def _classes(model):
-    return model.outputs[0].shape[-1] - (model.get_layer("masks").get_config()["activation"] == "softmax")
+def softmax_loss(masks, p):
+    """Categorical cross-entropy; classes that overlap share a pixel, the background has the rest."""
+    count = tf.reduce_sum(masks, -1, keepdims=True)
+    target = tf.concat([masks / tf.maximum(count, 1), tf.cast(count == 0, masks.dtype)], -1)
+    return tf.nn.softmax_cross_entropy_with_logits(target, p._keras_logits)
 
 
 @tf.custom_gradient
 def binary_cross_entropy(masks, logits):
     """Mean of −log p where the mask is 1 and of −log(1 − p) where it is 0; p is the sigmoid of the logit.
 
-    Its gradient along the logit is p − mask. Written out like this it takes a few passes over the
-    memory, not twenty.
+    Its gradient is p − mask; written out it takes a few passes over the memory, not twenty.
     """
     masks = tf.cast(masks, logits.dtype)
     share = 1 / tf.cast(tf.size(logits), logits.dtype)
@@ -149,22 +131,13 @@ def binary_cross_entropy(masks, logits):
     return value, lambda upstream: (None, upstream * share * (tf.sigmoid(logits) - masks))
 
 
-def shared_cross_entropy(masks, logits):
-    """Categorical cross-entropy; classes that overlap share a pixel, the background has the rest."""
-    masks = tf.cast(masks, logits.dtype)
-    count = tf.reduce_sum(masks, -1, keepdims=True)
-    target = tf.concat([masks / tf.maximum(count, 1), tf.cast(count == 0, logits.dtype)], -1)
-    return tf.nn.softmax_cross_entropy_with_logits(target, logits)
-
-
 class MeanIoU(keras.metrics.Metric):
-    """Mean over the classes of the intersection over union, on every fourth pixel of every fourth row: enough for a curve."""
+    """Mean over the classes, on every fourth pixel of every fourth row: enough for a curve."""
 
     def __init__(self, classes, **kwargs):
         super().__init__(**kwargs)
         self.classes = classes
-        self.intersection = self.add_weight(shape=(classes,), initializer="zeros", name="intersection")
-        self.union = self.add_weight(shape=(classes,), initializer="zeros", name="union")
+        self.intersection, self.union = (self.add_weight((classes,), "zeros", name=name) for name in ("intersection", "union"))
 
     def update_state(self, masks, probabilities, sample_weight=None):
         predicted, masks = probabilities[:, ::4, ::4, :self.classes] > 0.5, tf.cast(masks[:, ::4, ::4], bool)
@@ -176,13 +149,10 @@ class MeanIoU(keras.metrics.Metric):
         return tf.reduce_sum(self.intersection / tf.maximum(self.union, 1)) / tf.maximum(seen, 1)
 
 
-@keras.saving.register_keras_serializable("shapeseg")
 class Muon(keras.optimizers.Muon):
     """Muon for convolutions: a kernel is seen as a matrix, (height · width · inputs, outputs).
 
-    The head and all that is no kernel are left to AdamW. Source of the idea: Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon/; of the scale of the update: Liu et al. 2025,
-    https://arxiv.org/abs/2502.16982.
+    The head and all that is no kernel are left to AdamW (Jordan et al. 2024; the scale of the update: Liu et al. 2025).
     """
 
     def _should_use_adamw(self, variable):
@@ -192,10 +162,10 @@ class Muon(keras.optimizers.Muon):
         """Keras' iteration, carried out on the small Gram matrix: a polynomial of it turns x."""
         matrix = tf.reshape(x, (-1, x.shape[-1]))
         matrix /= tf.norm(matrix) + 1e-7
-        gram = tf.matmul(matrix, matrix, transpose_a=True)
+        gram, turn = tf.matmul(matrix, matrix, transpose_a=True), None
         for n in range(steps):
             factor = self.muon_a * tf.eye(x.shape[-1]) + self.muon_b * gram + self.muon_c * gram @ gram
-            turn = turn @ factor if n else factor
+            turn = factor if turn is None else turn @ factor
             if n < steps - 1:
                 gram = factor @ gram @ factor
         return tf.reshape(matrix @ turn, x.shape)
@@ -207,14 +177,10 @@ class Muon(keras.optimizers.Muon):
 
 def make_optimizer(optimizer, learning_rate, warmup, schedule, weight_decay, steps, **_):
     """The optimizer with its learning-rate schedule, from `train`'s arguments."""
-    if schedule == "cosine":
+    if schedule == "cosine" or warmup:
         learning_rate = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else learning_rate, max(1, steps - warmup),
+            0.0 if warmup else learning_rate, max(1, steps - warmup), alpha=float(schedule == "constant"),
             warmup_target=learning_rate if warmup else None, warmup_steps=warmup)
-    elif warmup:
-        learning_rate = keras.optimizers.schedules.PolynomialDecay(0.0, warmup, learning_rate, power=1.0)
-    if optimizer == "adam":
-        return keras.optimizers.Adam(learning_rate)
-    if optimizer == "adamw":
-        return keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
-    return Muon(learning_rate, weight_decay=weight_decay, adam_weight_decay=weight_decay)
+    if optimizer == "muon":
+        return Muon(learning_rate, weight_decay=weight_decay, adam_weight_decay=weight_decay)
+    return keras.optimizers.AdamW(learning_rate, weight_decay) if optimizer == "adamw" else keras.optimizers.Adam(learning_rate)

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]  # the repository
 def expect(good, name, expected, got, advice=""):
     """Raise a ValueError that names the argument, what was expected and what was given, unless it is good."""
     if not good:
-        got = f"{got.shape} {got.dtype}" if isinstance(got, np.ndarray) else repr(got)[:300]
+        described = isinstance(got, str) and " " in got  # by us; what a reader gave is quoted
+        got = f"{got.shape} {got.dtype}" if isinstance(got, np.ndarray) else got if described else repr(got)[:300]
         raise ValueError(f"{name}: expected {expected}, got {got}" + (advice and f"; {advice}"))
 
 
@@ -29,7 +30,7 @@ def is_int(value, min=0, max=math.inf):
 
 def is_number(value, min=-math.inf, max=math.inf):
     """A finite number, Python's or NumPy's, from `min` to `max`?"""
-    return isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) and math.isfinite(value) and min <= value <= max
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and min <= value <= max
 
 
 def check_names(names, count=None):
@@ -42,26 +43,25 @@ def check_names(names, count=None):
 def check_parameters(**parameters):
     """Raise a ValueError unless each parameter of a notebook, given as (value, rule), keeps to its rule.
 
-    A rule is a range of integers, a tuple of the allowed values, a type, the set of a dictionary's
-    allowed keys, or a list that holds one such rule: then the parameter is a list of such values.
+    A rule is a range of integers, a tuple of the allowed values, a type, the set of a dictionary's allowed keys, or a list that holds
+    one such rule: then the parameter is a list of such values.
 
     >>> check_parameters(scenes=(300, range(1, 1000)), skip=("add", ("none", "add")), seeds=([0, 1], [range(9)]))
     """
-    def keeps(value, rule):
-        if isinstance(rule, list):
-            return isinstance(value, (list, tuple)) and len(value) > 0 and all(keeps(one, rule[0]) for one in value)
-        if isinstance(rule, set):
-            return isinstance(value, dict) and value.keys() <= rule
-        if isinstance(rule, type):
-            return isinstance(value, rule) and value != ""
-        return is_int(value) and value in rule if isinstance(rule, range) else any(
-            type(value) is type(one) and value == one for one in rule)
-
     for name, (value, rule) in parameters.items():
-        one = rule[0] if isinstance(rule, list) else rule
-        words = (f"an integer from {one[0]} to {one[-1]}" if isinstance(one, range) else f"a {one.__name__}" if isinstance(one, type)
-                 else f"a dictionary, its keys among {sorted(one)}" if isinstance(one, set) else f"one of {one}")
-        expect(keeps(value, rule), name, "a list, each " * isinstance(rule, list) + words, value)
+        keeps, words = _rule(rule[0] if isinstance(rule, list) else rule)
+        good = keeps(value) if not isinstance(rule, list) else isinstance(value, (list, tuple)) and value and all(map(keeps, value))
+        expect(good, name, "a list, each " * isinstance(rule, list) + words, value)
+
+
+def _rule(rule):
+    if isinstance(rule, range):
+        return lambda value: is_int(value, rule[0], rule[-1]), f"an integer from {rule[0]} to {rule[-1]}"
+    if isinstance(rule, set):
+        return lambda value: isinstance(value, dict) and value.keys() <= rule, f"a dictionary, its keys among {sorted(rule)}"
+    if isinstance(rule, type):
+        return lambda value: isinstance(value, rule) and value != "", f"a {rule.__name__}"
+    return lambda value: any(type(value) is type(one) and value == one for one in rule), f"one of {rule}"
 
 
 def resolve_path(path, name="path", start=ROOT):
@@ -73,10 +73,7 @@ def resolve_path(path, name="path", start=ROOT):
 def run_directory(run_dir):
     """The absolute path of a run directory, made if it is absent; a relative one counts from the repository's root."""
     path = resolve_path(run_dir, "run_dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"run_dir: expected a directory, or where one can be made, got {path} ({error})") from error
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -108,16 +105,12 @@ def checksum(path):
 
 
 def write_results(run_dir, **results):
-    """Write a run's numbers, a flat dictionary of numbers, strings, truth values or None, to results.json; return its path.
-
-    nan and infinity are written as null.
-    """
-    flat = {name: value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
-            for name, value in results.items()}
-    for name, value in flat.items():
+    """Write a run's numbers, strings and truth values to results.json (nan and infinity as null); return its path."""
+    for name, value in results.items():
+        value = value.item() if isinstance(value, (np.generic, np.ndarray)) and value.size == 1 else value
         expect(isinstance(value, (int, float, str, type(None))), name, "a number, a string, a truth value or None", value)
-        flat[name] = None if isinstance(value, float) and not math.isfinite(value) else value
+        results[name] = None if isinstance(value, float) and not math.isfinite(value) else value
     path = run_directory(run_dir) / "results.json"
     with atomic_write(path) as partial:
-        partial.write_text(json.dumps(flat, indent=1) + "\n")
+        partial.write_text(json.dumps(results, indent=1) + "\n")
     return path
