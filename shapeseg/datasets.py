@@ -75,7 +75,7 @@ class Batches:
 
 
 def check_pair(data, name="data"):
-    expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "a SceneConfig or " * (name == "data") + "arrays (images, masks)", data)
+    expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "arrays (images, masks)" + " or a SceneConfig" * (name == "data"), data)
     images, masks = check_images(data[0]), np.asarray(data[1])
     expect(masks.ndim == 4 and masks.dtype == bool and masks.shape[:3] == images.shape[:3] and masks.size, "masks",
            f"{images.shape[:3] + ('K',)} bool to match the images", masks, "threshold probabilities first, for example p > 0.5")
@@ -135,8 +135,7 @@ def read_dataset(folder, classes=CLASSES):
 
 
 def _files(folder):
-    """From an image's name without its suffix to its path."""
-    files = {}
+    files = {}  # from an image's name without its suffix to its path
     for path in sorted(folder.glob("[!.]*")):
         expect(path.suffix.lower() in SUFFIXES, folder, f"images alone ({', '.join(SUFFIXES)})", path.name, "convert or remove it")
         expect(path.stem not in files, folder, "one image of each name", f"{path.stem} twice", "remove one")

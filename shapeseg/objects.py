@@ -66,8 +66,7 @@ def encode_outlines(outlines, shape):
 
 
 def directions(rays):
-    """Unit vectors (row, column) of evenly spread rays; (R, 2)."""
-    angles = 2 * np.pi * np.arange(rays) / rays
+    angles = 2 * np.pi * np.arange(rays) / rays  # evenly spread
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1)
 
 

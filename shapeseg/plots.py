@@ -74,7 +74,6 @@ def show_images(images, titles=None, title="", columns=None, width=2.6, legend=(
 
 
 def show_scene(image, masks, classes=None, title="One image, and one mask per class"):
-    """An image, each of its masks, and all of them composed into one picture."""
     classes = check_names(classes or CLASSES, masks.shape[-1])
     panels = [to_rgb(colour) * masks[..., k:k + 1] for k, colour in enumerate(class_colours(classes))]
     show_images([image, *panels, compose(masks, classes=classes)], ["image", *classes, "composed"], title, width=1.9)

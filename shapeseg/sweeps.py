@@ -24,10 +24,10 @@ def sweep(notebook, grid, run_dir, executor=None):
 
     The notebook, a path from the current directory or else the repository's root, has a cell tagged "parameters" with a `run_dir`
     and calls `write_results`; `grid` has a list of values per parameter, all that JSON can say. Each run has a directory of its own
-    in `run_dir`, from the repository's root: executed.ipynb, or failed.ipynb with the error in it, results.json, and what else it
-    writes. Called again, a sweep runs what is missing, damaged or failed, and everything when the notebook's code has changed;
-    several sweeps, also on several machines, may work in one `run_dir`. `executor`: a ProcessPoolExecutor, for example, or ``client.get_executor()`` of a Dask
-    cluster whose machines find the repository and `run_dir` under the same paths; None for one run after another, here.
+    in `run_dir`: executed.ipynb, or failed.ipynb with the error in it, results.json, and what else it writes. Called again, a sweep
+    runs what is missing, damaged or failed, and everything when the notebook's code has changed; several may work in one `run_dir`.
+    `executor` is a ProcessPoolExecutor, for example, or ``client.get_executor()`` of a Dask cluster whose machines find the
+    repository and `run_dir` under the same paths; None for one run after another, here.
 
     Returns a DataFrame with one row per run: "run", its directory's name, its parameters and results, and "error", empty or why it
     failed. Raises FileNotFoundError if there is no such notebook, ValueError if an argument is not as above.

@@ -100,7 +100,6 @@ def atomic_write(path):
 
 
 def checksum(path):
-    """SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
