@@ -3,16 +3,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pycocotools import mask as rle
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
+from scipy import ndimage
 
 import shapeseg as ss
-from shapeseg.coco import _run_lengths
 
 SHAPE = (128, 128)
 CONFIG = replace(ss.CROWDED, size=128, radius=(0.1, 0.2))
 SCENES = [ss.draw_scene(CONFIG, 5, n, "validation") for n in range(8)]
 FIGURES = [scene.figures for scene in SCENES]
+ONE = dict(id=1, image_id=1, category_id=1, iscrowd=0, area=9, bbox=[1, 1, 3, 3], segmentation=[[1, 1, 4, 1, 4, 4]])
+DATASET = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name="quad")], annotations=[ONE])
 
 
 def as_objects(figures, score=0.9):
@@ -29,48 +33,41 @@ def test_scenes_go_out_and_come_back(tmp_path, form):
     for figures, objects in zip(FIGURES, ss.read_coco(path), strict=True):
         assert [one.label for one in objects] == [figure.label for figure in figures]
         for figure, one, mask in zip(figures, objects, masks_of(figures)):
-            assert (one.mask(SHAPE) == mask).all()
-            assert form == "rle" or (one.outline == figure.vertices).all()
+            assert (one.mask(SHAPE) == mask).all() and (form == "rle" or (one.outline == figure.vertices).all())
     assert [file.name for file in tmp_path.iterdir()] == ["truth.json"]
 
 
-def test_coco_own_tool_sees_the_amodal_masks(tmp_path):
-    truth = COCO(ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE, "rle"))
+@pytest.mark.parametrize("form, min_iou", [("polygon", 0.93), ("rle", 1)])  # COCO draws polygons by another rule at the rim
+def test_coco_own_tool_sees_the_amodal_masks(tmp_path, form, min_iou):
+    truth = COCO(ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE, form))
     assert [truth.cats[n + 1]["name"] for n in range(5)] == list(ss.CLASSES)
     annotations = iter(truth.anns.values())
     for image, figures in enumerate(FIGURES, start=1):
         assert truth.imgs[image]["file_name"] == f"{image - 1:05}.png"
-        for mask in masks_of(figures):
-            one = next(annotations)
-            rows, columns = np.nonzero(mask)
-            assert (truth.annToMask(one) == mask).all() and one["area"] == mask.sum() and one["image_id"] == image
+        for mask, one in zip(masks_of(figures), annotations):
+            theirs, (rows, columns) = truth.annToMask(one) > 0, np.nonzero(mask)
+            assert (theirs & mask).sum() / (theirs | mask).sum() >= min_iou and one["area"] == mask.sum() and one["image_id"] == image
             assert one["bbox"] == [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
-    polygons = COCO(ss.write_coco(tmp_path / "polygons.json", FIGURES, SHAPE))
-    for one, mask in zip(polygons.anns.values(), [mask for figures in FIGURES for mask in masks_of(figures)]):
-        theirs = polygons.annToMask(one) > 0  # drawn by another rule at the rim
-        assert (theirs & mask).sum() / (theirs | mask).sum() > 0.93
 
 
-def test_results_go_out_and_come_back(tmp_path):
-    truth = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE)
+def test_results_go_out_and_come_back_and_score_one_and_nothing_scores_zero(tmp_path):
+    truth = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE, "rle")
     results = ss.write_coco(tmp_path / "results.json", [as_objects(figures, 0.25) for figures in FIGURES], SHAPE, results=True)
+    nothing = ss.write_coco(tmp_path / "nothing.json", [[]] * len(FIGURES), SHAPE, results=True)
     for figures, objects in zip(FIGURES, ss.read_coco(results, truth), strict=True):
         assert [(one.label, one.score) for one in objects] == [(figure.label, 0.25) for figure in figures]
         assert all((one.mask(SHAPE) == mask).all() for one, mask in zip(objects, masks_of(figures)))
-
-
-def test_average_precision_of_the_truth_is_one_and_of_nothing_is_zero(tmp_path):
-    truth = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE, "rle")
-    for objects, expected in (([as_objects(figures) for figures in FIGURES], 1), ([[]] * len(FIGURES), 0)):
-        table = ss.average_precision(truth, ss.write_coco(tmp_path / "results.json", objects, SHAPE, results=True))
+    for found, expected in ((results, 1), (nothing, 0)):
+        table = ss.average_precision(truth, found)
         assert list(table.index) == [*ss.CLASSES, "mean"] and np.allclose(table.dropna(), expected)
 
 
 def test_average_precision_by_hand(tmp_path):
     """Three circles; in order of their scores: a hit, a miss, a hit whose IoU is between 0.5 and 0.75."""
-    circles = [ss.Object("circle", 1.0, centre, np.add(centre, square(10))) for centre in ((20, 20), (60, 20), (100, 20))]
-    found = [replace(circles[0], score=0.9), replace(circles[0], score=0.8, outline=np.add((20, 100), square(10))),
-             replace(circles[1], score=0.7, outline=np.add((64, 20), square(10)))]
+    square = np.array([(-10.0, -10), (-10, 10), (10, 10), (10, -10)])
+    circles = [ss.Object("circle", 1.0, centre, square + centre) for centre in ((20, 20), (60, 20), (100, 20))]
+    found = [replace(circles[0], score=0.9), replace(circles[0], score=0.8, outline=square + (20, 100)),
+             replace(circles[1], score=0.7, outline=square + (64, 20))]
     truth = ss.write_coco(tmp_path / "truth.json", [circles], SHAPE, "rle")
     table = ss.average_precision(truth, ss.write_coco(tmp_path / "results.json", [found], SHAPE, results=True))
     # precision 1 up to recall 1/3 (34 of COCO's 101 points), 2/3 up to recall 2/3 (33 more)
@@ -79,97 +76,68 @@ def test_average_precision_by_hand(tmp_path):
     assert table.loc["quad"].isna().all() and table.loc["mean", "ap50"] == table.loc["circle", "ap50"]
 
 
-def square(half):
-    return np.array([(-half, -half), (-half, half), (half, half), (half, -half)], float)
-
-
 def test_objects_are_scored_by_their_counts_and_pairs():
     perfect = [as_objects(figures) for figures in FIGURES]
     assert set(ss.evaluate_objects(SCENES, perfect).values()) == {1.0}
     lost = [objects[1:] for objects in perfect]  # of every scene's first pair, one is missing
     scores = ss.evaluate_objects(SCENES, lost)
     assert scores["counts"] == 0 and scores["pairs"] < 1 and scores["ap50"] < 1
-    pairs = [(i, j) for figures in FIGURES for i, j, share in ss.twins(figures) if share <= 0.5]
+    pairs = [(i, j) for figures in FIGURES for i, j, share in ss.overlapping_pairs(figures) if share <= 0.5]
     assert scores["pairs"] == pytest.approx(np.mean([i > 0 for i, _ in pairs]))
 
 
-def test_a_traced_outline_brings_its_mask_back():
-    rng = np.random.RandomState(0)
-    for _ in range(20):
-        mask, more = np.zeros((2, 30, 40), bool)
-        mask[rng.randint(0, 10):rng.randint(11, 31), rng.randint(0, 10):rng.randint(11, 41)] = True
-        mask[10, :12] = True  # a hair
-        more[-1, -1] = not mask[-2:, -2:].any()  # a smaller part elsewhere
-        traced = ss.Object("circle", 1.0, (0, 0), ss.trace(mask | more)).mask(mask.shape)
-        assert (traced == mask).all()
-    with pytest.raises(ValueError, match="mask: expected at least one pixel"):
-        ss.trace(np.zeros((4, 4), bool))
-
-
-def spoil(path, change):
-    """A dataset as another tool might have written it."""
-    dataset = json.loads(path.read_text())
-    change(dataset)
-    path.write_text(json.dumps(dataset))
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_a_polygon_of_a_mask_brings_its_largest_part_back(mask):
+    mask[0, 0] |= not mask.any()
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    filled = [ndimage.binary_fill_holes(parts == n) for n in range(1, count + 1)]
+    back = ss.Object("circle", 1.0, (0, 0), ss.mask_to_polygon(mask)).mask(mask.shape)
+    assert any((back == part).all() for part in filled) and back.sum() >= max(part.sum() for part in filled) - 2
 
 
 def test_the_order_and_the_numbers_of_a_file_do_not_count(tmp_path):
     found = [[one for one in as_objects(figures) if one.label != "circle"] for figures in FIGURES]
     results = ss.write_coco(tmp_path / "results.json", found, SHAPE, results=True)
     truth = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE, "rle")
-    expected = ss.average_precision(truth, results)
+    expected, dataset = ss.average_precision(truth, results), json.loads(truth.read_text())
     assert expected.ap["circle"] == 0 and expected.ap["quad"] == 1
-    spoil(truth, lambda dataset: dataset["categories"].reverse())
-    spoil(truth, lambda dataset: [one.update(id=number) for number, one in enumerate(dataset["annotations"])])
+    dataset["categories"].reverse()
+    for number, one in enumerate(dataset["annotations"]):
+        one.update(id=number)
+    truth.write_text(json.dumps(dataset))
     assert ss.average_precision(truth, results).equals(expected)
 
 
-def test_run_lengths_are_those_of_cocos_tool():
-    rng = np.random.RandomState(0)
-    for density in (0.0, 0.01, 0.5, 1.0):
-        mask = rng.uniform(size=(67, 41)) < density
-        changes = np.flatnonzero(np.diff(mask.T.ravel(), prepend=False, append=~mask[-1, -1]))
-        text = rle.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
-        assert _run_lengths(text) == np.diff(changes, prepend=0).tolist()
+rles = st.fixed_dictionaries(dict(size=st.just([9, 9]), counts=st.text(max_size=9) | st.lists(st.integers(-9, 99), max_size=9)))
+polygons = st.lists(st.lists(st.floats(width=32) | st.integers(-99, 999), max_size=8), max_size=2)
+values = st.one_of(st.none(), st.booleans(), st.integers(-9, 99), st.floats(width=32), st.text(max_size=3), rles, polygons)
 
 
-@pytest.mark.parametrize("counts", [[100, 50], [100, 50, 200 * 200], [1.5, 50], [-1, 200 * 200 + 1], "`31b", "", "PX", None])
-def test_runs_that_do_not_fill_the_image(tmp_path, counts):
-    square = ss.Object("quad", 1.0, (20, 20), np.add((20, 20), [(-5, -5), (-5, 5), (5, 5), (5, -5)]))
-    truth = ss.write_coco(tmp_path / "truth.json", [[square]], (200, 200), "rle")
-    spoil(truth, lambda dataset: dataset["annotations"][0]["segmentation"].update(counts=counts))
-    with pytest.raises(ValueError, match="truth.json"):
-        ss.read_coco(truth)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": []}', '{"images": [{"id": 1}], "annotations": [{}]}'])
-def test_files_that_are_no_datasets(tmp_path, text):
-    path = tmp_path / "truth.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="expected a COCO dataset"):
-        ss.read_coco(path)
-
-
-@pytest.mark.parametrize("results", ["", "{}", '[{"image_id": 99, "category_id": 1, "score": 1}]', "[1]", "[{}]"])
-def test_files_that_are_no_results(tmp_path, results):
-    truth = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE)
-    path = tmp_path / "results.json"
-    path.write_text(results)
-    with pytest.raises(ValueError, match="list of results"):
-        ss.average_precision(truth, path)
-
-
-def test_wrong_arguments(tmp_path):
-    path = tmp_path / "truth.json"
-    path.write_text("before")
-    for call, words in ((lambda: ss.write_coco(path, FIGURES, SHAPE, "mask"), "form: expected"),
-                        (lambda: ss.write_coco(path, FIGURES, 128), "shape: expected"),
-                        (lambda: ss.write_coco(path, [["circle"]], SHAPE), "objects: expected Objects"),
-                        (lambda: ss.write_coco(path, FIGURES, SHAPE, results=True), "objects: expected Objects"),
-                        (lambda: ss.write_coco(path, FIGURES, SHAPE, classes=["circle"]), "objects: expected Objects")):
-        with pytest.raises(ValueError, match=words):
+@given(st.sampled_from([(part, key) for part in DATASET for key in (None, *DATASET[part][0]) if key != "name"]), values)
+def test_a_coco_file_is_read_or_named(tmp_path_factory, place, value):
+    (part, key), path, dataset = place, tmp_path_factory.getbasetemp() / "any.json", json.loads(json.dumps(DATASET))
+    dataset[part] = value if key is None else [dataset[part][0] | {key: value}]
+    path.write_text(json.dumps(dataset))
+    results = path.with_name("found.json")
+    results.write_text(json.dumps([ONE | ({key: value} if part == "annotations" and key else {}) | {"score": 0.5}]))
+    for call in (lambda: ss.read_coco(path), lambda: ss.read_coco(results, path), lambda: ss.average_precision(path, results)):
+        try:
             call()
-    assert path.read_text() == "before"
-    with pytest.raises(FileNotFoundError):
-        ss.read_coco(tmp_path / "none.json")
-    assert json.loads(ss.write_coco(path, [[]], SHAPE).read_text())["annotations"] == []
+        except ValueError as error:
+            assert ".json" in str(error)
+
+
+def with_run_lengths(counts):
+    return json.dumps(DATASET | {"annotations": [ONE | dict(segmentation=dict(size=[9, 9], counts=counts))]})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": []}', "[" * 10**5, *map(with_run_lengths, [
+    [100, 50], [1.5, 50], [-1, 82], "`31b", "", "PX", None])], ids=lambda text: text[:9])
+def test_files_that_are_no_datasets_or_no_results(tmp_path, text):
+    truth, path = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE), tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="^path: expected .*other.json"):
+        ss.read_coco(path)
+    if text != "[]":  # nothing found
+        with pytest.raises(ValueError, match="^results: expected .*other.json"):
+            ss.average_precision(truth, path)

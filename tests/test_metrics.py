@@ -1,59 +1,70 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 import shapeseg as ss
+
+METRICS = ["bce", "mse", "accuracy", "precision", "recall", "iou", "dice"]
+BETTER_HIGH = METRICS[2:]
 
 
 def random_case(n=3, classes=2):
     rng = np.random.RandomState(0)
     truth = rng.rand(n, 16, 20, classes) < 0.3
-    p = (truth * 0.3 + rng.rand(*truth.shape) * 0.7).astype("float32")
-    p[0, :2, :2] = truth[0, :2, :2]  # some of them as sure as can be
-    p[0, 2, 2] = ~truth[0, 2, 2]  # and wrong
-    return p, truth
+    return (truth * 0.3 + rng.rand(*truth.shape) * 0.7).astype("float32"), truth
 
 
-def test_a_perfect_prediction_scores_one():
+@st.composite
+def batches(draw):
+    """Probabilities and masks of one shape, which may be empty."""
+    shape, bits = draw(hnp.array_shapes(min_dims=4, max_dims=4, min_side=0, max_side=4)), draw(st.sampled_from([16, 32, 64]))
+    return draw(hnp.arrays(f"f{bits // 8}", shape, elements=st.floats(0, 1, width=bits))), draw(hnp.arrays(bool, shape))
+
+
+def test_a_perfect_prediction_scores_one_and_all_zeros_only_a_high_accuracy():
     _, truth = random_case()
-    table = ss.Counts().add(truth.astype("float32"), truth).table(["a", "b"])
-    assert (table[["accuracy", "precision", "recall", "iou", "dice"]] == 1).all(axis=None)
-    assert (table["mse"] == 0).all() and (table["bce"] < 1e-6).all()
+    perfect, nothing = (ss.Counts().add(p.astype("float32"), truth).table(["a", "b"]) for p in (truth, np.zeros(truth.shape)))
+    assert (perfect[BETTER_HIGH] == 1).all(axis=None) and (perfect["mse"] == 0).all() and (perfect["bce"] < 1e-6).all()
+    assert (nothing[["iou", "recall", "dice"]] == 0).all(axis=None)
+    assert np.allclose(nothing.loc[["a", "b"], "accuracy"], 1 - truth.mean(axis=(0, 1, 2)))
 
 
-def test_all_zeros_score_no_iou_but_a_high_accuracy():
-    _, truth = random_case()
-    table = ss.Counts().add(np.zeros(truth.shape, "float32"), truth).table(["a", "b"])
-    assert (table["iou"] == 0).all() and (table["recall"] == 0).all()
-    assert np.allclose(table.loc[["a", "b"], "accuracy"], 1 - truth.mean(axis=(0, 1, 2)))
-    assert np.allclose(table.loc[["a", "b"], "mse"], truth.mean(axis=(0, 1, 2)))
+@given(batches(), st.floats(0, 1, width=16))
+def test_every_metric_is_its_formula(batch, threshold):
+    p, truth = np.float64(batch[0]), batch[1]
+    names, predicted, given = [f"{k}" for k in range(truth.shape[-1])], p > threshold, np.where(truth, p, 1 - p)
+    if not names:
+        return
+    table = ss.Counts(threshold).add(*batch).table(names)
+    shares = dict(
+        bce=(-np.log(given.clip(1e-7, 1 - 1e-7)), p >= 0), mse=((p - truth) ** 2, p >= 0), accuracy=(predicted == truth, p >= 0),
+        precision=(predicted & truth, predicted), recall=(predicted & truth, truth), iou=(predicted & truth, predicted | truth),
+        dice=(2 * (predicted & truth), predicted * 1 + truth))
+    assert list(table) == [*shares] == METRICS and list(table.index) == [*names, "mean"] and table.index.name == "class"
+    for metric, (part, whole) in shares.items():
+        with np.errstate(invalid="ignore"):
+            expected = part.sum((0, 1, 2)) / whole.sum((0, 1, 2))
+        assert np.allclose(table.loc[names, metric], expected, rtol=1e-4, atol=2e-7, equal_nan=True), metric
+        seen = expected[~np.isnan(expected)]  # a class that does not occur is left out of the mean
+        assert np.isclose(table.loc["mean", metric], seen.mean() if len(seen) else np.nan, rtol=1e-4, atol=2e-7, equal_nan=True)
+    assert np.array_equal(ss.iou(predicted, truth), table.loc[names, "iou"], equal_nan=True)
+    assert np.array_equal(ss.iou(predicted, truth), ss.iou(truth, predicted), equal_nan=True)
 
 
-def test_definitions():
-    p, truth = random_case()
-    assert ((p > 0.5) & ~truth).any() and ((p <= 0.5) & truth).any()  # of everything that can happen
-    table = ss.Counts().add(p, truth).table(["a", "b"])
-    for k, name in enumerate("ab"):
-        q, t = p[..., k].astype(float), truth[..., k]
-        hit = ((q > 0.5) & t).sum()
-        expected = {
-            "bce": -np.mean(np.log(np.clip(np.where(t, q, 1 - q), 1e-7, 1 - 1e-7))),
-            "mse": np.mean((q - t) ** 2), "accuracy": np.mean((q > 0.5) == t),
-            "precision": hit / (q > 0.5).sum(), "recall": hit / t.sum(),
-            "iou": hit / ((q > 0.5) | t).sum(), "dice": 2 * hit / ((q > 0.5).sum() + t.sum())}
-        for metric, value in expected.items():
-            assert table.loc[name, metric] == pytest.approx(value, rel=1e-4), metric
-    assert np.allclose(table.loc["mean"], table.loc[["a", "b"]].mean())
-    assert np.allclose(ss.iou(p > 0.5, truth), table.loc[["a", "b"], "iou"])
-    assert table.index.name == "class"
+@given(st.permutations(range(5)), st.integers(1, 4))
+def test_neither_the_order_nor_the_size_of_batches_nor_a_turn_of_the_pictures_counts(order, size):
+    p, truth = random_case(5)
+    table, parts = ss.Counts().add(p, truth).table(["a", "b"]), ss.Counts()
+    for n in range(0, 5, size):
+        parts.add(np.rot90(p[order[n:n + size], ..., ::-1], axes=(1, 2)), np.rot90(truth[order[n:n + size], ..., ::-1], axes=(1, 2)))
+    assert np.allclose(parts.table(["b", "a"]).loc[table.index], table)
 
 
 def test_sums_are_exact_for_any_kind_of_float():
     _, truth = random_case()
-    for kind in (np.float16, np.float32, np.float64):
-        table = ss.Counts().add(np.full(truth.shape, 0.25, kind), truth).table(["a", "b"])
-        bce = -np.where(truth, np.log(0.25), np.log(0.75)).mean(axis=(0, 1, 2))
-        assert np.allclose(table.loc[["a", "b"], "bce"], bce, rtol=1e-6)
-        assert np.allclose(table.loc[["a", "b"], "mse"], np.where(truth, 0.5625, 0.0625).mean(axis=(0, 1, 2)), rtol=1e-12)
     sure = ss.Counts().add(truth.astype(np.float16), ~truth).table(["a", "b"])  # as wrong as can be, in half precision
     assert np.allclose(sure["bce"], -np.log(1e-7), rtol=1e-6)
     p = np.full((1, 1024, 1024, 2), 0.1, "float32")  # so many that a sum in single precision drifts
@@ -61,94 +72,28 @@ def test_sums_are_exact_for_any_kind_of_float():
     assert np.allclose(many["mse"], 0.01, rtol=1e-6) and np.allclose(many["bce"], -np.log(0.9), rtol=1e-6)
 
 
-def test_batches_add_up():
-    p, truth = random_case()
-    parts = ss.Counts()
-    for n in range(3):
-        parts.add(p[n:n + 1], truth[n:n + 1])
-    whole = ss.Counts().add(p, truth).table(["a", "b"])
-    assert np.allclose(parts.table(["a", "b"]), whole)
-
-
-def test_a_threshold_trades_precision_for_recall():
-    p, truth = random_case()
-    low, high = (ss.Counts(t).add(p, truth).table(["a", "b"]).loc["mean"] for t in (0.3, 0.7))
+def test_a_probability_at_the_threshold_is_no_prediction_and_a_higher_one_trades_recall_for_precision():
+    half = np.full((1, 2, 2, 1), 0.5, "float32")
+    assert ss.Counts(0.5).add(half, half > 0).table(["a"]).loc["a", "recall"] == 0
+    low, high = (ss.Counts(t).add(*random_case()).table(["a", "b"]).loc["mean"] for t in (0.3, 0.7))
     assert low.recall > high.recall and low.precision < high.precision
 
 
-def test_a_class_that_does_not_occur_is_nan_and_left_out_of_the_mean():
-    truth = np.zeros((1, 4, 4, 2), bool)
-    truth[..., 0] = True
-    table = ss.Counts().add(truth.astype("float32"), truth).table(["a", "b"])
-    assert np.isnan(table.loc["b", "iou"]) and table.loc["mean", "iou"] == 1
-    assert np.isnan(ss.iou(truth, truth)[1])
+@given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=6), st.sampled_from([list, tuple, np.array, np.float32]))
+def test_a_confidence_interval_is_students(values, kind):
+    mean, half = ss.confidence_interval(kind(values))
+    tolerance = 1e-6 * np.abs(values).max()
+    assert np.isclose(mean, np.mean(values), atol=tolerance)
+    if len(values) == 1:
+        assert np.isnan(half)
+    else:
+        spread = np.std(values, ddof=1) / np.sqrt(len(values))
+        assert np.isclose(half, stats.t(len(values) - 1).ppf(0.975) * spread, rtol=1e-5, atol=2 * tolerance)
 
 
-def test_a_probability_at_the_threshold_is_no_prediction():
-    half = np.full((1, 2, 2, 1), 0.5, "float32")
-    assert ss.Counts(0.5).add(half, half > 0).table(["a"]).loc["a", "recall"] == 0
-
-
-def test_wrong_arguments():
-    p, truth = random_case()
-    counts, ragged = ss.Counts().add(p, truth), [[1], [2, 3]]
-    bad, both = p.copy(), "probabilities and truth: expected (N, H, W, K) float and bool, got "
-    bad[0, 0, 0, 0] = np.nan
-    masks = "predicted and truth: expected (N, H, W, K) bool, got "
-    advice = "threshold probabilities first, for example p > 0.5"
-    for call, words in [
-        (lambda: ss.Counts(float("nan")), "threshold: expected a number in [0, 1], got nan"),
-        (lambda: ss.Counts(1.5), "threshold: expected a number in [0, 1], got 1.5"),
-        (lambda: ss.Counts("0.5"), "threshold: expected a number in [0, 1], got '0.5'"),
-        (lambda: counts.add(*random_case(classes=3)), "truth: expected 2 classes as before, got 3"),
-        (lambda: counts.table(["a", "mean"]), "classes: expected 2 names other than \"mean\", got ['a', 'mean']"),
-        (lambda: counts.table([]), 'classes: expected 2 names other than "mean", got []'),
-        (lambda: ss.Counts().table(["a"]), "batches: expected at least one batch of (images, masks), got none"),
-        (lambda: counts.add(p, truth[:1]), f"{both}(3, 16, 20, 2) float32 and (1, 16, 20, 2) bool"),
-        (lambda: counts.add(p, truth.astype(int)), f"{both}(3, 16, 20, 2) float32 and (3, 16, 20, 2) int64"),
-        (lambda: counts.add(truth, truth), f"{both}(3, 16, 20, 2) bool and (3, 16, 20, 2) bool"),
-        (lambda: counts.add(ragged, truth), "probabilities: expected an array, got [[1], [2, 3]] ("),
-        (lambda: counts.add(p, ragged), "truth: expected an array, got [[1], [2, 3]] ("),
-        (lambda: counts.add(bad, truth), "probabilities: expected all in [0, 1], got nan to nan; logits go through a sigmoid first"),
-        (lambda: counts.add(truth * 1.5, truth), "probabilities: expected all in [0, 1], got 0.0 to 1.5; logits go"),
-        (lambda: ss.iou(p, truth), f"{masks}(3, 16, 20, 2) float32 and (3, 16, 20, 2) bool; {advice}"),
-        (lambda: ss.iou(truth, truth[:1]), f"{masks}(3, 16, 20, 2) bool and (1, 16, 20, 2) bool; {advice}"),
-        (lambda: ss.iou(ragged, truth), "predicted: expected an array, got "),
-        (lambda: ss.iou(truth, ragged), "truth: expected an array, got "),
-        (lambda: ss.boundary(p, 1), f"masks: expected (N, H, W, K) bool, got (3, 16, 20, 2) float32; {advice}"),
-        (lambda: ss.boundary(ragged, 1), "masks: expected an array, got "),
-        (lambda: ss.boundary(truth, 0), "width: expected a whole number of pixels from 1, got 0"),
-        (lambda: ss.interval(ragged), "values: expected an array, got "),
-        (lambda: ss.interval([]), "values: expected a sequence of numbers, one a run, got (0,) float64"),
-        (lambda: ss.interval([[1.0, 2.0]]), "values: expected a sequence of numbers, one a run, got (1, 2) float64"),
-        (lambda: ss.interval(["1"]), "values: expected a sequence of numbers, one a run, got (1,) <U1"),
-    ]:
-        with pytest.raises(ValueError) as error:
-            call()
-        assert str(error.value).startswith(words)
-
-
-def test_the_rim_of_a_mask():
-    rng = np.random.RandomState(0)
-    masks = np.repeat(np.repeat(rng.rand(2, 8, 8, 3) > 0.5, 5, 1), 5, 2)
-    rims = [ss.boundary(masks, width) for width in (1, 2, 3, 40)]
-    for narrow, wide in zip(rims, rims[1:]):
-        assert (narrow <= wide).all() and (wide <= masks).all()
-    assert (rims[-1] == masks).all()
-    padded = np.pad(masks, ((0, 0), (1, 1), (1, 1), (0, 0)))  # a pixel with all eight neighbours in the mask is no rim
-    inner = np.all([padded[:, r:r + 40, c:c + 40] for r in range(3) for c in range(3)], axis=0)
-    assert (rims[0] == masks & ~inner).all()
-    assert (ss.boundary(np.rot90(masks, axes=(1, 2)), 2) == np.rot90(rims[1], axes=(1, 2))).all()
-
-
-def test_an_interval_holds_the_mean_nineteen_times_of_twenty():
+def test_a_confidence_interval_by_the_book_holds_the_mean_nineteen_times_of_twenty():
+    assert ss.confidence_interval([0.25, 0.75]) == pytest.approx((0.5, 12.7062 * 0.25), rel=1e-4)  # t of one degree of freedom
     for n in (3, 10):
-        runs = np.random.RandomState(n).normal(0.9, 0.02, (4000, n))
-        held = [abs(mean - 0.9) <= half for mean, half in map(ss.interval, runs)]
-        assert 0.94 < np.mean(held) < 0.96
-
-
-def test_one_run_has_no_interval():
-    mean, half = ss.interval([0.5])
-    assert mean == 0.5 and np.isnan(half)
-    assert ss.interval([0.25, 0.75])[1] == pytest.approx(12.7062 * 0.25, rel=1e-4)  # Student's t of one degree of freedom
+        runs = np.random.RandomState(n).normal(0.9, 0.02, (1500, n))
+        held = [abs(mean - 0.9) <= half for mean, half in map(ss.confidence_interval, runs)]
+        assert 0.935 < np.mean(held) < 0.965

@@ -1,26 +1,31 @@
+import inspect
+import re
+
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 import shapeseg as ss
-from shapeseg import plots
+from conftest import CONFIG
 
 TITLE = "What to see"
 RUNS = pd.DataFrame({"add": [0.1, 0.2, 0.3], "concat": [0.2, 0.2, 0.4]}, index=["a", "a", "b"])
 CURVES = pd.DataFrame({"step": [1, 2, 3], "loss": [0.3, 0.2, 0.1], "iou": [0.1, 0.2, 0.3]})
-
-
-@pytest.fixture
-def scenes(small):
-    return ss.draw_scenes(small, 0, range(2))
+IMAGES, MASKS = ss.draw_scenes(CONFIG, 0, range(2))
+OWN = ["cell", "nucleus", "rust", "leaf", "dog"]  # a reader's classes
 
 
 def draw(function, *args, **kwargs):
+    """The one picture that a function shows; matplotlib's settings are as before."""
     plt.close("all")
+    before = dict(matplotlib.rcParams)
     function(*args, **kwargs)
-    assert len(plt.get_fignums()) == 1
+    assert len(plt.get_fignums()) == 1 and dict(matplotlib.rcParams) == before
     plt.gcf().canvas.draw()
     return plt.gcf()
 
@@ -31,57 +36,44 @@ def words(fig):
 
 @pytest.mark.parametrize("name, args, shown", [
     ("show_curves", (CURVES, "step", ["loss", "iou"], "nats"), {"step", "nats", "loss", "iou"}),
-    ("show_bars", ({"circle": 0.5, "mean": 0.25}, "IoU"), {"IoU", "circle", "mean", "0.5", "0.25"}),
-    ("show_matrix", (pd.DataFrame([[1, 0.25], [np.nan, 0]], ["r", "s"], ["c", "d"]),), {"100%", "25%", "0%", "r", "s", "c", "d"}),
-    ("show_class_curves", (CURVES[["loss"]], CURVES[["iou"]].set_axis(["loss"], axis=1), "recall", "precision"),
-     {"recall", "precision", "loss"}),
-    ("show_shares", (pd.Series([True, False, True]), pd.Categorical(["few", "few", "many"], ["few", "none", "many"]), "overlap", "share"),
-     {"few\n(2)", "none\n(0)", "many\n(1)", "overlap (in brackets: how many)", "share"}),
     ("show_intervals", ({"2 blocks": RUNS, "4 blocks": RUNS}, "IoU"), {"2 blocks", "4 blocks", "add", "concat", "a", "b", "IoU"}),
-    ("show_depths", ({"plain": [[1, 2, 3]], "residual": [[1, 1, 2]]}, ["gradient"]), {"gradient", "plain", "residual", "after this many blocks"}),
-    ("show_spread", ({"before": np.ones((2, 3, 3, 4)), "after": np.zeros((2, 3, 3, 4))},), {"before", "after", "channel"}),
+    ("show_images", (IMAGES, ["one", "two"]), {"one", "two"}),
+    ("show_objects", (IMAGES, [[], []], ["one", "two"]), {"one", "two", *ss.CLASSES}),
 ])
 def test_axes_and_lines_are_named(name, args, shown):
-    options = {"baseline": 0.5} if name in ("show_bars", "show_intervals") else {"diagonal": True} if name == "show_class_curves" else {}
-    fig = draw(getattr(ss, name), *args, title=TITLE, **options)
+    fig = draw(getattr(ss, name), *args, title=TITLE)
     assert fig.get_suptitle() == TITLE and shown <= words(fig)
 
 
-def test_curves_are_those_of_the_table():
-    fig = draw(ss.show_curves, CURVES, "step", ["loss", "iou"], "nats", TITLE, logy=True)
-    assert [line.get_ydata().tolist() for line in fig.axes[0].lines] == [CURVES.loss.tolist(), CURVES.iou.tolist()]
-    assert fig.axes[0].get_yscale() == "log"
-
-
-def test_a_scene_is_shown_with_each_of_its_masks(scenes):
-    images, masks = scenes
-    fig = draw(ss.show_scene, images[0], masks[0])
-    assert {"image", *ss.CLASSES, "composed"} <= words(fig)
+@pytest.mark.parametrize("classes", [None, OWN])
+def test_a_scene_is_shown_with_each_of_its_masks_and_wrong_pixels_are_counted(classes):
+    fig = draw(ss.show_scene, IMAGES[0], MASKS[0], classes)
+    assert {"image", *(classes or ss.CLASSES), "composed"} <= words(fig)
     shown = [ax.images[0].get_array() for ax in fig.axes]
-    assert (shown[0] == images[0].squeeze()).all()
-    for picture, k in zip(shown[1:], range(5)):
-        assert ((np.asarray(picture) > 0).any(axis=-1) == masks[0, ..., k]).all()
-
-
-def test_images_may_have_a_legend_of_their_classes(scenes):
-    assert {*ss.CLASSES, TITLE} <= words(draw(ss.show_images, scenes[0], title=TITLE, legend=ss.CLASSES))
-    assert not {*ss.CLASSES} & words(draw(ss.show_images, scenes[0], title=TITLE))
-
-
-def test_wrong_pixels_are_counted(scenes):
-    images, masks = scenes
-    p = masks.astype(np.float32)
+    assert (shown[0] == IMAGES[0].squeeze()).all()
+    for k, picture in enumerate(shown[1:6]):
+        assert ((np.asarray(picture) > 0).any(axis=-1) == MASKS[0, ..., k]).all()
+    p = MASKS.astype(np.float32)
     p[0, :8, :8] = 1 - p[0, :8, :8]
-    fig = draw(ss.show_predictions, images, masks, p)
-    assert {f"wrong: {64 / 64**2:.2%} of the pixels", "wrong: 0.00% of the pixels", *ss.CLASSES} <= words(fig)
+    fig = draw(ss.show_predictions, IMAGES, MASKS, p, classes)
+    assert {f"wrong: {64 / 64**2:.2%} of the pixels", "wrong: 0.00% of the pixels", *(classes or ss.CLASSES)} <= words(fig)
 
 
-def test_objects_and_figures_are_outlined_in_the_colour_of_their_class(small):
-    scene = ss.draw_scene(small)
-    fig = draw(ss.show_objects, [scene.image] * 2, [scene.figures, []], ["truth", "nothing"], TITLE)
-    outlines = [line for line in fig.axes[0].lines if len(line.get_xdata()) > 1]
-    assert [line.get_color() for line in outlines] == [ss.PALETTE[figure.label] for figure in scene.figures]
-    assert not fig.axes[1].lines and {"truth", "nothing", TITLE} <= words(fig)
+def test_images_may_have_a_legend_and_figures_are_outlined_in_the_colour_of_their_class():
+    assert {*OWN, TITLE} <= words(draw(ss.show_images, IMAGES, title=TITLE, legend=OWN))
+    scene = ss.draw_scene(CONFIG)
+    own = ss.Object("cell", 0.5, scene.figures[0].centre, scene.figures[0].vertices)
+    fig = draw(ss.show_objects, [scene.image] * 2, [scene.figures, [own]], ["truth", "found"], TITLE)
+    outlines = [[line.get_color() for line in ax.lines if len(line.get_xdata()) > 1] for ax in fig.axes]
+    assert outlines[0] == [ss.PALETTE[figure.label] for figure in scene.figures] and {"truth", "found", "cell"} <= words(fig)
+    assert outlines[1] and outlines[1][0] not in outlines[0]
+
+
+@given(st.lists(st.sampled_from([*ss.CLASSES, *OWN]) | st.text(min_size=1, max_size=3), unique=True, min_size=1, max_size=12))
+def test_every_class_has_a_colour_of_its_own(classes):
+    colours = [to_rgb(colour) for colour in ss.class_colours(classes)]
+    assert len(colours) == len(set(colours)) == len(classes)
+    assert all(colour == to_rgb(ss.PALETTE[name]) for colour, name in zip(colours, classes) if name in ss.PALETTE)
 
 
 def test_colours_of_overlapping_classes_mix():
@@ -93,18 +85,12 @@ def test_colours_of_overlapping_classes_mix():
     assert np.allclose(ss.compose(masks, np.full((1, 3, 1), 255, np.uint8))[0, 2], 0.5)
 
 
-def test_the_network_and_what_it_sees(scenes):
-    model = ss.build_model(**ss.FAST_MODEL)
-    shapes = {layer.name: (64, 64, layer.output.shape[-1] or 1) for layer in model.layers}
-    fig = draw(ss.show_network, model, shapes)
-    assert any("encoder1" in text for text in words(fig)) and "decoder block" in words(fig)
-    gradient = np.random.default_rng(0).random((64, 64))
-    fig = draw(ss.show_receptive_fields, scenes[0][:1], [gradient], [(-3, 70)], [10], ["32 pixels"], TITLE)
-    assert {"32 pixels", "column in pixels", "row in pixels", TITLE} <= words(fig)
-    fig = draw(ss.show_fill, np.array([[2.0, 2], [2, 8], [7, 5]]))
-    assert {"column (pixels)", "row (pixels)", "outline"} <= words(fig)
-
-
-def test_source_is_shown(capsys):
-    ss.show(plots.class_legend)
-    assert "Markdown" in capsys.readouterr().out
+@pytest.mark.parametrize("function", [ss.predict, ss.Counts, ss.fill, ss.show_curves])
+def test_source_is_shown_without_its_docstring(function, monkeypatch):
+    shown = []
+    monkeypatch.setattr("shapeseg.plots.display", lambda markdown: shown.append(markdown.data))
+    ss.show(function)
+    code = re.fullmatch(r"```python\n(.*)```", shown[0], re.S)[1]
+    source = inspect.getsource(function)
+    begin, end = source[:source.index('"""')].rstrip(" "), source[source.index('"""', source.index('"""') + 3) + 3:]
+    assert code.startswith(begin) and code.rstrip() == (begin + end.removeprefix("\n")).rstrip() and '"""' not in code[:len(begin) + 9]
