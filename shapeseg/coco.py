@@ -134,6 +134,7 @@ def _load(path, name, truth=None):
         for one in content["annotations"]:
             image, segmentation = coco.imgs[one["image_id"]], one["segmentation"]
             expect(one["category_id"] in coco.cats, "category_id", "one of the categories", one)
+            expect(is_int(image["height"], 1) and is_int(image["width"], 1), "images", "a height and a width in pixels", image)
             if isinstance(segmentation, list):
                 expect(segmentation and min(map(len, segmentation)) >= 6, "segmentation", "polygons of at least 3 points", one)
             else:  # COCO's tool makes up the pixels after run lengths that end too early
