@@ -140,7 +140,8 @@ class MeanIoU(keras.metrics.Metric):
         self.intersection, self.union = (self.add_weight((classes,), "zeros", name=name) for name in ("intersection", "union"))
 
     def update_state(self, masks, probabilities, sample_weight=None):
-        predicted, masks = probabilities[:, ::4, ::4, :self.classes] > 0.5, tf.cast(masks[:, ::4, ::4], bool)
+        logits, masks = probabilities._keras_logits[:, ::4, ::4], tf.cast(masks[:, ::4, ::4], bool)  # the rest is not computed then
+        predicted = logits > 0 if logits.shape[-1] == self.classes else tf.nn.softmax(logits)[..., :self.classes] > 0.5
         self.intersection.assign_add(tf.reduce_sum(tf.cast(predicted & masks, tf.float32), (0, 1, 2)))
         self.union.assign_add(tf.reduce_sum(tf.cast(predicted | masks, tf.float32), (0, 1, 2)))
 

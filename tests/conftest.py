@@ -30,7 +30,7 @@ SMALL = f"ss.SceneConfig(size={CONFIG.size}, figures={CONFIG.figures}, radius={C
 
 settings.register_profile("quick", max_examples=25, derandomize=True, deadline=None, database=None,
                           suppress_health_check=list(HealthCheck))
-settings.register_profile("full", settings.get_profile("quick"), max_examples=500, derandomize=False, print_blob=True)
+settings.register_profile("full", settings.get_profile("quick"), max_examples=200, derandomize=False, print_blob=True)
 
 
 def pytest_addoption(parser):
@@ -39,6 +39,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: needs minutes, gigabytes or a disk of its own; runs with --full alone")
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy keyword")  # Keras', pycocotools'
     settings.load_profile("full" if config.getoption("--full") else "quick")
 
 

@@ -7,6 +7,7 @@ import subprocess
 from contextlib import suppress
 
 import filelock
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -87,10 +88,11 @@ def test_a_sweep_that_is_killed(notebook, tmp_path, kills):  # noqa: F811
     for n in range(kills):
         run_dir = tmp_path / f"runs{n}"
         process = start(f"ss.sweep({str(notebook)!r}, {grid!r}, sys.argv[1])", run_dir)
-        wait_until(lambda: len(list(run_dir.glob("*/begun.txt"))) > n, process)
+        wait_until(lambda: len(list(run_dir.glob("*/results.json"))) > n, process)
         kill(process)
         table = ss.sweep(notebook, grid, run_dir)
         assert table.double.tolist() == [2, 4, 6] and not table.error.any()
+        assert all(nbformat.read(run_dir / run / "executed.ipynb", 4).metadata.papermill.duration for run in table.run)  # to its end
 
 
 def test_two_processes_at_once_in_one_checkout(trained, tmp_path):

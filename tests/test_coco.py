@@ -109,8 +109,8 @@ def test_the_order_and_the_numbers_of_a_file_do_not_count(tmp_path):
 
 
 rles = st.fixed_dictionaries(dict(size=st.just([9, 9]), counts=st.text(max_size=9) | st.lists(st.integers(-9, 99), max_size=9)))
-polygons = st.lists(st.lists(st.floats(width=32) | st.integers(-99, 999), max_size=8), max_size=2)
-values = st.one_of(st.none(), st.booleans(), st.integers(-9, 99), st.floats(width=32), st.text(max_size=3), rles, polygons)
+polygons = st.lists(st.lists(st.floats(-99, 999) | st.integers(-99, 999), max_size=8), max_size=2)
+values = st.one_of(st.none(), st.booleans(), st.integers(-9, 99), st.floats(-9, 99), st.text(max_size=3), rles, polygons)
 
 
 @given(st.sampled_from([(part, key) for part in DATASET for key in (None, *DATASET[part][0]) if key != "name"]), values)
@@ -127,12 +127,13 @@ def test_a_coco_file_is_read_or_named(tmp_path_factory, place, value):
             assert ".json" in str(error)
 
 
-def with_run_lengths(counts):
-    return json.dumps(DATASET | {"annotations": [ONE | dict(segmentation=dict(size=[9, 9], counts=counts))]})
+def with_segmentation(segmentation):
+    return json.dumps(DATASET | {"annotations": [ONE | dict(segmentation=segmentation)]})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": []}', "[" * 10**5, *map(with_run_lengths, [
-    [100, 50], [1.5, 50], [-1, 82], "`31b", "", "PX", None])], ids=lambda text: text[:9])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": []}', "[" * 10**5, *map(with_segmentation, [
+    [[1, 1, 4, 1, float("nan"), 4]], [[1, 1, 4e9, 1, 4, 4]],  # COCO's tool takes all memory, or for ever
+    *(dict(size=[9, 9], counts=counts) for counts in ([100, 50], [1.5, 50], [-1, 82], "`31b", "", "PX", None))])], ids=lambda text: text[-50:])
 def test_files_that_are_no_datasets_or_no_results(tmp_path, text):
     truth, path = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE), tmp_path / "other.json"
     path.write_text(text)

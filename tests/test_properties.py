@@ -19,7 +19,7 @@ MODEL, RAYS = (ss.build_model(**NETWORK | dict(widths=(8,), rays=rays)) for rays
 P, COUNTS = np.full(MASKS.shape, 0.5), ss.Counts().add(np.full(MASKS.shape, 0.5), MASKS)
 OBJECT = ss.Object("quad", 0.5, (9, 9), np.array([(4.0, 4), (4, 12), (12, 8)]))
 
-arrays = hnp.arrays(st.sampled_from(["?", "u1", "u2", "i8", "f2", "f4", "f8"]), hnp.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=4),
+arrays = hnp.arrays(st.sampled_from(["?", "u1", "u2", "i8", "f2", "f4", "f8"]), hnp.array_shapes(min_dims=0, max_dims=5, min_side=1, max_side=4),
                     elements=dict(min_value=0, max_value=1))
 DOORS = {  # a function of one array, which arrays are good, and what an error may name
     "predict": (lambda a: ss.predict(MODEL, a), lambda a: a.dtype == np.uint8 and a.ndim == 4 and a.shape[3] == 1 and a.size, "images"),
@@ -34,7 +34,7 @@ DOORS = {  # a function of one array, which arrays are good, and what an error m
                 "masks|classes"),
     "iou": (lambda a: ss.iou(a, a), lambda a: a.dtype == bool and a.ndim == 4, "predicted|truth"),
     "Counts": (lambda a: ss.Counts().add(a, np.zeros(a.shape, bool)), lambda a: a.dtype.kind == "f" and a.ndim == 4, "probabilities|truth"),
-    "mask_to_polygon": (ss.mask_to_polygon, lambda a: a.ndim == 2 and a.any(), "mask"),
+    "mask_to_polygon": (lambda a: ss.mask_to_polygon(a > 0), lambda a: a.ndim == 2 and a.any(), "mask"),
     "confidence_interval": (ss.confidence_interval, lambda a: a.ndim == 1 and a.size, "values"),
     "fill": (ss.fill, lambda a: a.ndim == 2 and a.shape[1] == 2 and len(a) >= 3, "vertices"),
 }
