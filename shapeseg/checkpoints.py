@@ -100,6 +100,5 @@ def describe_run(run_dir, model, data, validation, arguments):
 
 
 def _fingerprint(data):
-    if data is None or is_dataclass(data):
-        return data and asdict(data)
-    return [{"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))} for array in data]
+    return data and asdict(data) if data is None or is_dataclass(data) else [
+        {"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))} for array in data]

@@ -133,13 +133,14 @@ def _load(path, name, truth=None):
             expect(len(found) == len(content[part]) > 0, part, "at least one, each with its own id", content[part])
         for one in content["annotations"]:
             image, segmentation = coco.imgs[one["image_id"]], one["segmentation"]
-            expect(one["category_id"] in coco.cats, "category_id", "one of the categories", one)
-            expect(is_int(image["height"], 1) and is_int(image["width"], 1), "images", "a height and a width in pixels", image)
+            good = is_int(image["height"], 1) and is_int(image["width"], 1) and one["category_id"] in coco.cats
+            expect(good, "annotations", "a category, and an image with a height and a width in pixels", one | {"image": image})
             if isinstance(segmentation, list):
-                expect(segmentation and min(map(len, segmentation)) >= 6, "segmentation", "polygons of at least 3 points", one)
+                good = segmentation and all(len(points) >= 6 and np.abs(points).max() < 2**16 for points in segmentation)
+                expect(good, "segmentation", "polygons of at least 3 points, in pixels", one)
             else:  # COCO's tool makes up the pixels after run lengths that end too early
                 size, counts = segmentation["size"], segmentation["counts"]
-                counts = counts if isinstance(counts, list) else _run_lengths(counts)
+                counts = _run_lengths(counts) if isinstance(counts, str) else counts
                 expect(size == [image["height"], image["width"]] and all(map(is_int, counts)) and sum(counts) == np.prod(size),
                        "segmentation", "the size and all pixels of its image", one)
         return coco

@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]  # the repository
 def expect(good, name, expected, got, advice=""):
     """Raise a ValueError that names the argument, what was expected and what was given, unless it is good."""
     if not good:
-        described = isinstance(got, str) and " " in got  # by us; what a reader gave is quoted
-        got = f"{got.shape} {got.dtype}" if isinstance(got, np.ndarray) else got if described else repr(got)[:300]
+        if not (isinstance(got, str) and " " in got):  # a description of ours; what a reader gave is quoted
+            got = f"{got.shape} {got.dtype}" if isinstance(got, np.ndarray) else repr(got)[:300]
         raise ValueError(f"{name}: expected {expected}, got {got}" + (advice and f"; {advice}"))
 
 
