@@ -61,13 +61,13 @@ class SceneConfig:
 
     def __post_init__(self):
         for name, value in [*vars(self).items()]:
-            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)  # JSON has lists
+            plain = tuple(value) if isinstance(value, list) else value.item() if isinstance(value, np.generic) else value
+            object.__setattr__(self, name, plain)
         for name, allowed in (("classes", CLASSES), ("kinds", LABELS)):
-            names = getattr(self, name)
-            good = isinstance(names, tuple) and 0 < len(names) == len({*names}) and {*names} <= {*allowed}
+            good = isinstance(names := getattr(self, name), tuple) and 0 < len(names) == len({*names}) and {*names} <= {*allowed}
             expect(good, name, f"some of {', '.join(allowed)}", names)
         expect({LABELS[kind] for kind in self.kinds} == {*self.classes}, "kinds", f"some of each of the classes {self.classes}", self.kinds)
-        expect(self.channels in (1, 3), "channels", "1 or 3", self.channels)
+        expect(is_int(self.channels) and self.channels in (1, 3), "channels", "1 or 3", self.channels)
         expect(is_int(self.size, 16), "size", "an integer from 16", self.size)
         for name, min_, max_ in (("figures", 2 if self.twins else 1, 1000), ("radius", 4 / self.size, 0.45), ("opacity", 0.05, 1),
                                  ("twins", 0.05, 0.9), ("visible", 0, 1), ("noise", 0, 40), ("gradient", 0, 100), ("texture", 0, 100),
