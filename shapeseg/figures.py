@@ -70,7 +70,7 @@ def fill(vertices):
 
 def outline_mask(vertices, shape):
     """The pixels inside an outline in an image of this (height, width), also of an outline that leaves it; (H, W) bool."""
-    mask = np.zeros(shape, bool)
+    mask = np.zeros(shape, bool, "F")  # as COCO encodes it, column by column
     box, inside = fill(vertices)
     seen = tuple(slice(max(-side.start, 0), max(size - side.start, 0)) for side, size in zip(box, shape))
     mask[tuple(slice(max(side.start, 0), max(side.stop, 0)) for side in box)] = inside[seen]

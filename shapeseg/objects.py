@@ -62,7 +62,7 @@ def match_objects(figures, objects, shape, min_iou=0.5):
 
 def encode_outlines(outlines, shape):
     """COCO's run-length encoding of the pixels inside each outline, in an image of this (height, width)."""
-    return [rle.encode(np.asfortranarray(outline_mask(outline, shape), np.uint8)) for outline in outlines]
+    return [rle.encode(outline_mask(outline, shape).view(np.uint8)) for outline in outlines]
 
 
 def directions(rays):
