@@ -22,7 +22,7 @@ help:
 	@echo "make setup      a virtual environment in .venv with all that is needed: a few minutes"
 	@echo "make lessons    run notebooks 01 to 04 into $(RUNS), print the results: about 12 minutes"
 	@echo "make test       the tests that each commit has to pass: about 6 minutes"
-	@echo "make test-full  all tests, and every notebook again at its defaults: more than an hour"
+	@echo "make test-full  all tests, and every notebook again at its defaults: about 45 minutes"
 	@echo "make notebooks  execute the committed notebooks whose code, or the package's, has changed: up to an hour"
 	@echo "                (NOTEBOOKS=\"03 studies/race\": only those; NOTEBOOKS=--all: all of them)"
 	@echo "make lint       ruff: seconds"

@@ -1,7 +1,4 @@
-"""shapeseg: learn semantic segmentation, and experiment with it, on scenes that it draws itself.
-
-Each name is imported when it is first used, so this is quick and leaves TensorFlow alone until a model is asked for.
-"""
+"""Learn semantic segmentation, and experiment with it. A name is imported when it is first used: TensorFlow, when a model is."""
 
 from pathlib import Path
 

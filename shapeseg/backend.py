@@ -28,14 +28,23 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
         os.dup2(nowhere.fileno(), 2)
         import keras
         import tensorflow as tf
+        from keras import ops
         from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
         for gpu in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(gpu, True)
         tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
+except (ImportError, ValueError) as error:
+    raise ImportError(f"Keras and TensorFlow cannot be imported ({error}); KERAS_BACKEND is {os.environ.get('KERAS_BACKEND')!r}: set it "
+                      "to tensorflow, or if it is that: pip install -e . -c constraints.txt") from error
 finally:
     os.dup2(stderr, 2)
     os.close(stderr)
+for name, needed in dict(backend="tensorflow", image_data_format="channels_last", floatx="float32", max_epochs=None,
+                         max_steps_per_epoch=None).items():
+    if (value := getattr(keras.config, name)()) != needed:
+        raise ImportError(f"Keras' setting {name} is {value!r}, and shapeseg needs {needed!r}: look for it in the environment "
+                          f"(KERAS_{name.upper()}) or in {os.environ.get('KERAS_HOME', '~/.keras')}/keras.json")
 
 
 @contextmanager

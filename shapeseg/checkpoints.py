@@ -11,17 +11,19 @@ import numpy as np
 import pandas as pd
 
 from shapeseg.backend import keras
+from shapeseg.models import save_model
 from shapeseg.utils import atomic_write, expect
 
 CHECKPOINTS = ("checkpoint.npz", "previous.npz")  # the last, and the one before it in case that one is damaged
+BEST = "best.keras"
 
 
 class Checkpoints(keras.callbacks.Callback):
     """Restores the newest readable checkpoint of a run, then writes one, and a row of the history, after each epoch."""
 
-    def __init__(self, trainer, run_dir, steps):
+    def __init__(self, trainer, run_dir, steps, keep):
         super().__init__()
-        self.trainer, self.run_dir, self.steps = trainer, run_dir, steps
+        self.trainer, self.run_dir, self.steps, self.keep = trainer, run_dir, steps, keep
         self.variables = [*trainer.variables, *trainer.optimizer.variables]  # weights, statistics, states of the random generators, …
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
@@ -48,6 +50,8 @@ class Checkpoints(keras.callbacks.Callback):
         if not all(np.isfinite(array).all() for array in (row["loss"], *self.trainer.get_weights())):
             raise RuntimeError(f"loss: {row['loss']} at step {self.step}, or weights that are not finite; lower the learning rate "
                                f"({row['learning_rate']:.2g} at this step) and give another run_dir")
+        if self.keep == "best" and row["val_iou"] > max((before["val_iou"] for before in self.rows), default=-1):
+            save_model(self.model, self.run_dir / BEST)  # before the checkpoint: a killed run does this epoch again
         self.rows.append(row)
         self.save(row["seconds"])
         self.write_history()
@@ -76,8 +80,11 @@ class Checkpoints(keras.callbacks.Callback):
 
 def describe_run(run_dir, model, data, validation, arguments):
     """Write run.json, all that is needed to repeat the run, or raise a ValueError that names what differs from the one there."""
+    def fingerprint(arrays):
+        return arrays and [{"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))} for array in arrays]
+
     run = json.loads(json.dumps({
-        "data": _fingerprint(data), "validation": _fingerprint(validation), "arguments": arguments,
+        "data": asdict(data) if is_dataclass(data) else fingerprint(data), "validation": fingerprint(validation), "arguments": arguments,
         "model": json.loads(model.to_json())["config"],
         "versions": {"python": platform.python_version(), "machine": platform.machine(), **{
             name: importlib.metadata.version(name) for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
@@ -98,7 +105,3 @@ def describe_run(run_dir, model, data, validation, arguments):
         raise ValueError(f"run_dir: {run_dir} holds a run with other arguments: {', '.join(differ)}; give another run_dir, or delete "
                          f"{run_dir} and train again")
 
-
-def _fingerprint(data):
-    return data and asdict(data) if data is None or is_dataclass(data) else [
-        {"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))} for array in data]

@@ -1,7 +1,6 @@
 """COCO's JSON files: write and read scenes and found objects, and score them with COCO's own tool."""
 
 import json
-import re
 from contextlib import contextmanager, redirect_stdout
 from itertools import combinations
 from tempfile import TemporaryDirectory
@@ -13,9 +12,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from skimage.measure import find_contours
 
-from shapeseg.figures import CLASSES, overlap
+from shapeseg.figures import CLASSES, check_names, overlap
 from shapeseg.objects import Object, encode_outlines, match_objects
-from shapeseg.utils import atomic_write, check_names, expect, is_int, resolve_path
+from shapeseg.utils import atomic_write, expect, is_int, resolve_path
 
 
 def write_coco(path, objects, shape, form="polygon", results=False, classes=CLASSES):
@@ -33,10 +32,9 @@ def write_coco(path, objects, shape, form="polygon", results=False, classes=CLAS
         expect(hasattr(one, "score") or not results, "objects", "Objects, which have a score", one)
         outline = one.outline if hasattr(one, "outline") else one.vertices
         [pixels] = encode_outlines([outline], (height, width))
-        polygon = [(outline[:, ::-1] + 0.5).ravel().tolist()]  # x, y; here a pixel's centre is at its half
-        inside = pixels | {"counts": pixels["counts"].decode("ascii")}
-        annotations.append({"image_id": image, "category_id": classes.index(one.label) + 1,
-                            "segmentation": inside if results or form == "rle" else polygon})
+        inside = pixels | {"counts": pixels["counts"].decode("ascii")} if results or form == "rle" else [
+            (outline[:, ::-1] + 0.5).ravel().tolist()]  # x, y; here a pixel's centre is at its half
+        annotations.append({"image_id": image, "category_id": classes.index(one.label) + 1, "segmentation": inside})
         annotations[-1] |= {"score": float(one.score)} if results else {
             "id": len(annotations), "iscrowd": 0, "area": int(rle.area(pixels)), "bbox": rle.toBbox(pixels).tolist()}
     dataset = {"images": [{"id": n + 1, "file_name": f"{n:05}.png", "height": height, "width": width} for n in range(len(objects))],
@@ -49,19 +47,25 @@ def write_coco(path, objects, shape, form="polygon", results=False, classes=CLAS
 def read_coco(path, truth=None):
     """Read a COCO dataset or, with the path of its dataset as `truth`, any tool's list of results: a list of Objects per image.
 
-    A dataset's score is 1. A polygon becomes the outline as it is; of several polygons or of a run-length encoding the outline of
-    the largest part is traced. Raises FileNotFoundError if there is no such file, ValueError if it is not COCO's of instances.
+    A dataset's score is 1. A polygon becomes the outline as it is; of several, or of a run-length encoding, `mask_to_polygon` is the
+    outline, with the same pixels. Crowds, which are no single objects, and what has no pixels are left out, and counted in a line.
+    Raises FileNotFoundError if there is no such file, ValueError if it is not COCO's of instances.
     """
     dataset = _load(path, "path") if truth is None else _load(truth, "truth")
     found = dataset if truth is None else _load(path, "path", dataset)
-    objects = {image: [] for image in dataset.imgs}
+    objects, left_out = {image: [] for image in dataset.imgs}, []
     with _reading(path, "path"):
         for one in found.anns.values():
-            polygons = one["segmentation"]
-            outline = (np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if isinstance(polygons, list) and len(polygons) == 1
-                       else mask_to_polygon(found.annToMask(one) > 0))
+            polygons, pixels = one["segmentation"], found.annToMask(one) > 0
+            single = isinstance(polygons, list) and len(polygons) == 1
+            if one["iscrowd"] or not (single or pixels.any()):
+                left_out.append(one["iscrowd"])
+                continue
+            outline = np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if single else mask_to_polygon(pixels)
             objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], float(one.get("score", 1)),
                                                    tuple(outline.mean(axis=0).tolist()), outline))
+    if left_out:
+        print(f"{path}: left out {sum(left_out)} crowd regions and {len(left_out) - sum(left_out)} annotations without pixels")
     return list(objects.values())
 
 
@@ -112,10 +116,17 @@ def overlapping_pairs(figures):
 
 
 def mask_to_polygon(mask):
-    """The outline of the largest part of a mask (H, W) bool, half a pixel outside its pixels' centres; (V, 2) rows and columns."""
+    """The outline of a mask (H, W) bool, half a pixel outside its pixels' centres; (V, 2) rows and columns.
+
+    Several parts and holes become one outline by seams, there and back, which `fill` does not see; it begins with the largest.
+    """
     expect(np.ndim(mask) == 2 and np.any(mask), "mask", "(H, W) bool with at least one pixel that is set", mask)
-    contours = find_contours(np.pad(np.asarray(mask, float), 1), 0.5, fully_connected="high")
-    return max(contours, key=lambda v: abs(v[:-1, 0] @ v[1:, 1] - v[1:, 0] @ v[:-1, 1]))[:-1] - 1  # shoelace formula
+    first, *others = sorted(find_contours(np.pad(np.asarray(mask, float), 1), 0.5, fully_connected="high"), key=len, reverse=True)
+    path = [first[:-1]]  # a contour ends where it begins
+    for part in others:
+        corner = [[part[0, 0], first[0, 1]]]  # along a column and a row, where no rounding tells there from back
+        path += [first[:1], corner, part, corner]
+    return np.concatenate(path) - 1
 
 
 def _load(path, name, truth=None):
@@ -123,27 +134,28 @@ def _load(path, name, truth=None):
         coco, content = COCO(), json.loads(path.read_text())
         if truth is not None:
             expect(isinstance(content, list), "results", "a list", content)
-            # Each must have a score. COCO's tool asks for areas, too, which count only where sizes are scored apart.
-            content = truth.dataset | {"annotations": [one | {"score": one["score"], "area": 0} for one in content]}
-        for number, one in enumerate(content["annotations"], start=1):
-            one["id"] = number  # COCO's tool takes 0 for no annotation at all
-        coco.dataset = content
-        coco.createIndex()
-        for part, found in (("images", coco.imgs), ("categories", coco.cats)):
-            expect(len(found) == len(content[part]) > 0, part, "at least one, each with its own id", content[part])
+            content = truth.dataset | {"annotations": [one | {"score": one["score"]} for one in content]}  # each must have one
+        sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
+        categories, kept = {category["id"] for category in content["categories"]}, []
         for one in content["annotations"]:
-            image, segmentation = coco.imgs[one["image_id"]], one["segmentation"]
-            good = is_int(image["height"], 1) and is_int(image["width"], 1) and one["category_id"] in coco.cats
-            expect(good, "annotations", "a category, and an image with a height and a width in pixels", one | {"image": image})
-            if isinstance(segmentation, list):
-                good = segmentation and all(len(points) >= 6 and np.abs(points).max() < 2**16 for points in segmentation)
-                expect(good, "segmentation", "polygons of at least 3 points, in pixels", one)
-            else:  # COCO's tool makes up the pixels after run lengths that end too early
-                size, counts = segmentation["size"], segmentation["counts"]
-                counts = _run_lengths(counts) if isinstance(counts, str) else counts
-                expect(size == [image["height"], image["width"]] and all(map(is_int, counts)) and sum(counts) == np.prod(size),
-                       "segmentation", "the size and all pixels of its image", one)
-        return coco
+            size, segmentation = sizes[one["image_id"]], one.get("segmentation")
+            good = one["category_id"] in categories and all(is_int(side, 1) for side in size)
+            expect(good, "annotations", f"a category of {sorted(categories)}, and height and width of its image", one | {"size": size})
+            if isinstance(segmentation, dict):
+                counts = segmentation["counts"]
+                good = isinstance(counts, str) or all(map(is_int, counts)) and sum(counts) == np.prod(size)
+                expect(segmentation["size"] == size and good, "segmentation", f"run lengths of all pixels of its image, {size}", one)
+                segmentation = segmentation if isinstance(counts, str) else rle.frPyObjects(segmentation, *size)
+            else:
+                segmentation = [points for points in segmentation or () if len(points) >= 6]
+                expect(all(np.abs(points).max() < 2**16 for points in segmentation), "segmentation", "polygons in pixels", one)
+            # As COCO's own readers have it: no crowd; an area counts only where sizes are scored apart. 0 is for it no id at all.
+            kept += [{"iscrowd": 0, "area": 0} | one | {"segmentation": segmentation, "id": len(kept) + 1}] if segmentation else []
+        left_out = len(content["annotations"]) - len(kept)
+        coco.dataset = content | {"annotations": kept}
+        coco.createIndex()
+    print(f"{path}: left out {left_out} annotations without a mask\n" * bool(left_out), end="")
+    return coco
 
 
 @contextmanager
@@ -157,14 +169,3 @@ def _reading(path, name):
             yield path
     except Exception as error:
         raise ValueError(f"{name}: expected COCO's instances or results on them, got {path} ({error!r})") from error
-
-
-def _run_lengths(text):
-    """The run lengths in COCO's text: in base 32, the lowest digit first; after the third each less the last but one."""
-    expect(re.fullmatch("([P-o]*[0-O])+", text), "counts", "run lengths in COCO's letters", text)
-    lengths = []
-    for digits in re.findall("[P-o]*[0-O]", text):  # after P to o another digit follows
-        value = sum((ord(digit) - 48) % 32 * 32**n for n, digit in enumerate(digits))
-        value -= 32 ** len(digits) * (digits[-1] >= "@")  # the highest bit is the sign
-        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-    return lengths

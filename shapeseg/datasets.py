@@ -1,18 +1,22 @@
 """Many scenes or image files: as arrays, as a stream of batches, as a folder on disk."""
 
 import itertools
+import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
+import tifffile
 from PIL import Image, ImageOps
+from scipy import ndimage
 from tqdm import tqdm
 
-from shapeseg.figures import CLASSES
+from shapeseg.figures import CLASSES, check_names
 from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene
-from shapeseg.utils import atomic_write, check_names, expect, is_int, resolve_path
+from shapeseg.utils import atomic_write, expect, is_int, resolve_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 arrays_of = attrgetter("image", "masks")  # of a scene
@@ -34,8 +38,7 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
 
     data : SceneConfig, for its scenes `start`, `start` + 1, … of `seed` and `split`; or images (N, H, W, C) uint8 and masks
         (N, H, W, K) bool, gone through again and again, each time in another order, which depends on `seed` alone
-    batch_size, count : int, scenes per batch and in all, None for a stream without end; the last batch may be smaller
-    start : int, the first scene: the stream from `start` is the tail of the stream from 0
+    batch_size, start, count : int, scenes per batch, which the last may have fewer of; the first scene; scenes in all, None: no end
     dataset_size : int, go through so many scenes of the config again and again, as through arrays; None for new ones
     """
     for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
@@ -110,48 +113,92 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
 def read_dataset(folder, classes=CLASSES):
     """Read images (N, H, W, C) uint8, in the order of their names, and masks (N, H, W, K) bool that any tool wrote.
 
-    The folder holds images/NAME.png, grey or RGB, and for each of the `classes` masks/CLASS/NAME.png, above 127 where the class is:
-    PNG, JPEG or TIFF of 8 bits per channel, all of one size. A relative path counts from the current directory. Raises
-    FileNotFoundError if there are no images or one lacks a mask, ValueError if a file cannot be read or is of another kind.
+    The folder, a path from the current directory, holds images/NAME.png, grey or RGB, all of one size, and for each of the `classes`
+    masks/CLASS/NAME.png: 0, and one more level where the class is; its edges may be soft. PNG, JPEG or TIFF; 16 bits per channel are
+    scaled to 8 by each image's own range. Raises FileNotFoundError if an image or a mask is missing, ValueError if one is no such file.
     """
     classes, folder = check_names(classes), resolve_path(folder, "folder", Path.cwd())
-    expect(len({*classes}) == len(classes) and all(Path(c).name == c for c in classes), "classes", "different folders", classes)
-    paths, *of_class = [_files(folder / part) for part in ("images", *(f"masks/{name}" for name in classes))]
+    paths, *of_class = [_files(resolve_path(part, start=folder)) for part in ("images", *(f"masks/{name}" for name in classes))]
     if not paths:
         raise FileNotFoundError(f"folder: found no images in {folder / 'images'}; expected NAME.png files there")
     for name, files in zip(classes, of_class):
         if missing := sorted(paths.keys() - files.keys()):
             raise FileNotFoundError(f"{folder / 'masks' / name / missing[0]}.png is not there; each image needs one mask per class")
-    images, masks = [], []
+    images, masks, deep = [], [], 0
     for stem, path in paths.items():
-        images.append(read_image(path))
-        masks.append([read_image(files[stem]) for files in of_class])
-        expect(images[-1].shape == images[0].shape, path, f"{images[0].shape} as the first image", images[-1], "make them alike")
-        for files, mask in zip(of_class, masks[-1]):
-            expect(mask.shape[:2] == images[0].shape[:2], files[stem], f"the size of the image, {images[0].shape[:2]}", mask)
-            expect((mask == mask[..., :1]).all(), files[stem], "a grey mask", "colours", "give each class a file of its own")
-            expect(not 0 < mask.max() <= 127, files[stem], "0 and 255", f"{mask.min()} to {mask.max()}", "multiply 0 and 1 by 255")
-    return np.stack(images), np.stack([np.stack([mask[..., 0] for mask in of_image], -1) for of_image in masks]) > 127
+        image = read_image(path)
+        if image.dtype != np.uint8:
+            low, deep = float(image.min()), deep + 1
+            image = np.rint((image - low) * (255 / max(image.max() - low, 1))).astype(np.uint8)
+        images.append(image)
+        expect(image.shape == images[0].shape, path, f"{images[0].shape} as the first image", image, "bring all to one size and one "
+               "number of channels before, for example by Pillow's Image.crop and Image.convert")
+        masks.append(np.stack([read_mask(files[stem]) for files in of_class], axis=-1))
+        expect(masks[-1].shape[:2] == image.shape[:2], path, "masks of its size", masks[-1])
+    if deep:
+        print(f"{folder}: {deep} of {len(images)} images have 16 bits per channel; each is scaled to 8 by its own range")
+    for name, share in zip(classes, np.mean(masks, axis=(1, 2)).min(axis=0)):
+        if share > 0.75:
+            warnings.warn(f"masks: {name} covers at least {share:.0%} of every image; if 0 marks it, invert them: ~masks", stacklevel=2)
+    return np.stack(images), np.stack(masks)
 
 
 def _files(folder):
-    files = {}  # from an image's name without its suffix to its path
+    files = {}  # from an image's name without its suffix, as it is shown, to its path
     for path in sorted(folder.glob("[!.]*")):
+        stem = unicodedata.normalize("NFC", path.stem)
         expect(path.suffix.lower() in SUFFIXES, folder, f"images alone ({', '.join(SUFFIXES)})", path.name, "convert or remove it")
-        expect(path.stem not in files, folder, "one image of each name", f"{path.stem} twice", "remove one")
-        files[path.stem] = path
+        expect(stem not in files, folder, "one image of each name", f"{stem} twice", "remove one")
+        files[stem] = path
     return files
 
 
-def read_image(path):
-    """Read a PNG, JPEG or TIFF file as (H, W, C) uint8, upright; C is 1 (grey) or 3 (red, green, blue, also from a palette)."""
-    try:  # an error is also what a file is warned of that claims to be huge, or that lies in another way
-        with warnings.catch_warnings(action="error"), Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
-            frames, image = getattr(file, "n_frames", 1), ImageOps.exif_transpose(file)
+def read_image(path, colours=True):
+    """Read a PNG, JPEG or TIFF file, upright: (H, W, C), C 1 (grey) or 3 (RGB), uint8 or uint16; or, not `colours`, a palette's indices."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a camera's notes, say
+            warnings.filterwarnings("error", "Metadata Warning, tag (25[6-9]|262|27[3789]) ")  # a TIFF's own size and data
+            with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
+                frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # some phones add a preview
+                bands, deep = getattr(file, "tag_v2", {}).get(277, 0), "RGB" in file.mode and ";16" in str(file.tile[0].args)
+                image = ImageOps.exif_transpose(file)
+            if deep:  # Pillow keeps the upper of two bytes; told that the two are in the other order, it keeps the lower
+                with Image.open(path) as file:
+                    raw, *rest = file.tile[0].args if isinstance(file.tile[0].args, tuple) else [file.tile[0].args]
+                    raw = raw[:-1] + {"B": "L", "L": "B", "N": "B"}[raw[-1]]
+                    file.tile = [tile._replace(args=(raw, *tile.args[1:]) if rest else raw) for tile in file.tile]
+                    lower = np.asarray(ImageOps.exif_transpose(file))[..., :3]
     except Exception as error:
-        raise ValueError(f"{path}: expected a PNG, JPEG or TIFF file, and it cannot be read ({error!r}); write it again") from error
+        bands, advice = 0, "cut it into pieces, or raise PIL.Image.MAX_IMAGE_PIXELS" if "exceeds limit" in str(error) else "write it again"
+        with suppress(Exception):  # Pillow knows no TIFF of several bands without colours
+            bands = tifffile.TiffFile(path).pages[0].samplesperpixel
+        raise ValueError(f"{path}: expected grey or RGB as PNG, JPEG or TIFF, and it cannot be read ({error!r}"
+                         f"{f', {bands} bands' * (bands > 3)}); {advice}") from None
     expect(frames == 1, path, "one image", f"{frames} in one file", "write each to a file of its own")
-    expect(image.mode in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"), path, "8 bits of grey or RGB", f"Pillow's mode {image.mode}")
-    array = np.asarray(image.convert("LA" if image.mode in ("1", "L", "LA") else "RGBA"))
-    expect(array[..., -1].min() == 255, path, "an opaque image", "a partly transparent one", "put it on a ground of one colour")
-    return array[..., :-1]
+    expect(bands <= len(image.getbands()), path, "grey or RGB", f"{bands} bands", "write those that you need as grey or RGB")
+    grey, mode = image.mode in ("1", "L", "LA"), image.mode
+    expect(grey or mode in ("P", "PA", "RGB", "RGBA", "I;16", "I;16B"), path, "8 or 16 bits of grey or RGB", f"Pillow's mode {mode}",
+           "convert it to one of these")
+    if mode.startswith("I;16") or mode == "P" and not colours:
+        return np.asarray(image, np.uint8 if mode == "P" else np.uint16)[..., None]
+    array = np.asarray(image.convert("LA" if grey else "RGBA"))
+    expect(array[..., -1].min() == 255, path, "an opaque image", f"{len(image.getbands())} bands, of which the last, opacity, is not full "
+           "everywhere", "put it on a ground of one colour, or write the other bands alone")
+    return array[..., :3] * np.uint16(256) + lower if deep else array[..., :-1]
+
+
+def read_mask(path):
+    """Read a mask file, (H, W) bool, or raise a ValueError if it holds more than a class and its soft edges."""
+    mask = read_image(path, colours=False)
+    expect((mask == mask[..., :1]).all(), path, "a grey mask", "colours", "give each class a file of its own")
+    mask, levels, lossy = mask[..., 0], np.unique(mask), path.suffix.lower() in (".jpg", ".jpeg")
+    if levels.tolist() in ([0], [255]) or not lossy and len(levels) == 2 and levels[0] == 0:
+        return mask > 0
+    between = (mask > 0) & (mask < levels[-1])
+    flat = between & (ndimage.minimum_filter(mask, 3) == ndimage.maximum_filter(mask, 3))  # 3 × 3 pixels of one level are no edge
+    far = between & (ndimage.distance_transform_edt(mask < levels[-1]) > 48)
+    soft = lossy or len(levels) > 4 and flat.sum() <= 0.1 * between.sum() and not far.any()
+    names, most = ", ".join(map(str, levels[:6])) + ", …" * (len(levels) > 6), np.bincount(mask[mask > 0]).argmax()
+    expect(soft and levels[-1] > 127, path, "0, and one level more where the class is", f"the levels {names}", "write what they mean: "
+           f"(mask > 0) * 255 if all but 0 are the class, (mask == {most}) * 255 if one of them is")
+    return mask > 127

@@ -17,6 +17,15 @@ ANGLES_AND_SIDES = {3: (35, 100, 0.5), 4: (60, 125, 0.5), 5: (80, 135, 0.5)}
 GRID = 64  # vertices are rounded to 1/64 pixel, so that no platform's sine decides about a pixel
 
 
+def check_names(classes, count=None):
+    """Return class names as a list, `count` of them, or raise a ValueError; None: ours if there are five, else "class 1", …"""
+    if classes is None:
+        classes = CLASSES if count == len(CLASSES) else [f"class {n + 1}" for n in range(count)]
+    good = isinstance(classes, (list, tuple)) and all(isinstance(name, str) and name for name in classes) and len({*classes}) == len(classes)
+    expect(good and len(classes) == (count or len(classes) or 1), "classes", f"{count or 'a list of'} different names", classes)
+    return list(classes)
+
+
 @dataclass(frozen=True)
 class Figure:
     kind: str  # what was drawn, for example "star"

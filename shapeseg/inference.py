@@ -7,7 +7,6 @@ import numpy as np
 
 from shapeseg.backend import deterministic, keras, tf
 from shapeseg.datasets import check_images, check_pair
-from shapeseg.figures import CLASSES
 from shapeseg.metrics import Counts
 from shapeseg.models import check_model, receptive_field
 from shapeseg.utils import expect
@@ -79,7 +78,7 @@ def evaluate(model, batches, threshold=0.5, classes=None):
     """Score a model on labelled scenes: a pandas DataFrame, one row per class and "mean", one column per metric of `Counts.table`.
 
     The batches are finitely many (images, masks), (N, H, W, C) uint8 and (N, H, W, K) bool, as from `stream` with a count; a pixel
-    is predicted where p > threshold; the classes are names or ``CLASSES``. Raises a ValueError if an argument is not as above.
+    is predicted where p > threshold; the classes are names (without them ``CLASSES`` if there are five). Raises a ValueError if an argument is not as above.
     """
     expect(getattr(batches, "count", 0) is not None, "batches", "a finite number", "an endless stream", "give stream its count")
     counts = Counts(threshold)
@@ -88,4 +87,4 @@ def evaluate(model, batches, threshold=0.5, classes=None):
         probabilities = predict(model, images)
         expect(masks.shape == probabilities.shape, "batches", f"masks of the model's {probabilities.shape[-1]} classes", masks)
         counts.add(probabilities, masks)
-    return counts.table(classes or CLASSES)
+    return counts.table(classes)

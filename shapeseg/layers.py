@@ -1,6 +1,6 @@
 """The few Keras layers of our own. Each takes images of any size; none needs a Lambda, so that models load in safe mode."""
 
-from shapeseg.backend import keras, tf
+from shapeseg.backend import keras, ops
 
 
 class Layer(keras.layers.Layer):
@@ -23,14 +23,14 @@ class LocalContrast(Layer):
 
     def call(self, x):
         x = x - self.mean(x)
-        return x * tf.math.rsqrt(self.mean(tf.square(x)) + self.FLOOR)
+        return x * ops.rsqrt(self.mean(ops.square(x)) + self.FLOOR)
 
     def mean(self, x):
         for _ in range(2):  # down the columns, the whole row at once; then the same with the image turned
-            n, height, width, channels = tf.unstack(tf.shape(x))
-            x = tf.reshape(x, (n, height, 1, width * channels))
-            x = tf.nn.avg_pool2d(x, (self.window, 1), 1, "SAME")  # beyond the border nothing is counted
-            x = tf.transpose(tf.reshape(x, (n, height, width, channels)), (0, 2, 1, 3))
+            n, height, width, channels = ops.shape(x)
+            x = ops.reshape(x, (n, height, 1, width * channels))
+            x = ops.average_pool(x, (self.window, 1), 1, "same")  # beyond the border nothing is counted
+            x = ops.transpose(ops.reshape(x, (n, height, width, channels)), (0, 2, 1, 3))
         return x
 
 
@@ -41,11 +41,12 @@ class PadToMultiple(Layer):
 
     def call(self, x):
         def pad(x, axis):
-            size = tf.shape(x)[axis]
-            return tf.gather(x, tf.minimum(tf.range(-(-size // self.multiple) * self.multiple), size - 1), axis=axis)
+            size = ops.shape(x)[axis]
+            return ops.take(x, ops.minimum(ops.arange(-(-size // self.multiple) * self.multiple), size - 1), axis)
 
-        fits = tf.reduce_all(tf.shape(x)[1:3] % self.multiple == 0)
-        return tf.cond(fits, lambda: tf.identity(x), lambda: pad(pad(x, 1), 2))
+        height, width = ops.shape(x)[1:3]
+        fits = (height % self.multiple == 0) & (width % self.multiple == 0)
+        return ops.cond(fits, lambda: x, lambda: pad(pad(x, 1), 2))
 
 
 @keras.saving.register_keras_serializable("shapeseg")
@@ -55,9 +56,9 @@ class SpaceToDepth(Layer):
 
     def call(self, x):
         p, channels = self.patch, x.shape[-1]  # as tf.nn.space_to_depth, in a fifth of the time
-        n, height, width, _ = tf.unstack(tf.shape(x))
-        rows = tf.reshape(x, (n * height // p, p, width // p, p * channels))
-        return tf.reshape(tf.transpose(rows, (0, 2, 1, 3)), (n, height // p, width // p, p * p * channels))
+        n, height, width, _ = ops.shape(x)
+        rows = ops.reshape(x, (n * height // p, p, width // p, p * channels))
+        return ops.reshape(ops.transpose(rows, (0, 2, 1, 3)), (n, height // p, width // p, p * p * channels))
 
 
 @keras.saving.register_keras_serializable("shapeseg")
@@ -66,15 +67,13 @@ class DepthToSpace(SpaceToDepth):
 
     def call(self, x):
         p, channels = self.patch, x.shape[-1] // self.patch**2
-        n, height, width, _ = tf.unstack(tf.shape(x))
-        rows = tf.reshape(x, (n * height, width, p, p * channels))
-        return tf.reshape(tf.transpose(rows, (0, 2, 1, 3)), (n, height * p, width * p, channels))
+        n, height, width, _ = ops.shape(x)
+        rows = ops.reshape(x, (n * height, width, p, p * channels))
+        return ops.reshape(ops.transpose(rows, (0, 2, 1, 3)), (n, height * p, width * p, channels))
 
 
 @keras.saving.register_keras_serializable("shapeseg")
 class CropLike(keras.layers.Layer):
-    """Crop the first input to the height and width of the second: what was padded goes again."""
-
     def call(self, inputs):
         x, like = inputs
-        return x[:, :tf.shape(like)[1], :tf.shape(like)[2]]
+        return x[:, :ops.shape(like)[1], :ops.shape(like)[2]]

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from shapeseg.figures import CLASSES
-from shapeseg.utils import check_names, expect, is_number
+from shapeseg.figures import check_names
+from shapeseg.utils import expect, is_number
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] in the cross-entropy
 
@@ -34,7 +34,7 @@ class Counts:
         self.sums = self.sums + np.stack([tp, fp, fn, tn, cross_entropy, squared_error])
         return self
 
-    def table(self, classes=CLASSES):
+    def table(self, classes=None):
         """A pandas DataFrame with one row per class and "mean" (which leaves nan out), one column per metric.
 
         bce is the binary cross-entropy in nats, dice the F1 score; nan where there is nothing to divide by.
@@ -56,9 +56,9 @@ class Counts:
 def iou(predicted, truth):
     """Intersection over union of each class, (K,) float, of two (N, H, W, K) bool; nan for a class that neither contains."""
     predicted, truth = np.asarray(predicted), np.asarray(truth)
-    expect(truth.ndim == 4 and truth.dtype == bool, "truth", "(N, H, W, K) bool", truth)
-    expect(predicted.shape == truth.shape and predicted.dtype == bool, "predicted", f"{truth.shape} bool to match the truth",
-           predicted, "threshold probabilities first, for example p > 0.5")
+    for name, array in (("truth", truth), ("predicted", predicted)):
+        good = array.ndim == 4 and array.dtype == bool and array.shape == truth.shape
+        expect(good, name, f"(N, H, W, K) bool, both of {truth.shape}", array, "threshold probabilities first, for example p > 0.5")
     with np.errstate(invalid="ignore"):
         return (predicted & truth).sum((0, 1, 2)) / (predicted | truth).sum((0, 1, 2))
 

@@ -8,10 +8,10 @@ from scipy.optimize import linear_sum_assignment
 
 from shapeseg.backend import tf
 from shapeseg.datasets import Batches
-from shapeseg.figures import CLASSES, outline_mask
+from shapeseg.figures import CLASSES, check_names, outline_mask
 from shapeseg.inference import run_network
 from shapeseg.scenes import draw_scene
-from shapeseg.utils import check_names, expect, is_number
+from shapeseg.utils import expect, is_number
 
 NMS_IOU = 0.6  # two outlines whose IoU is higher are one object (non-maximum suppression)
 MAX_PEAKS, PIXELS_PER_PEAK = 100, 2500  # so many of the peaks are looked at, the surest, or one per so many pixels
@@ -31,7 +31,7 @@ class Object:
         return outline_mask(self.outline, shape)
 
 
-def find_objects(model, image, threshold=0.3, classes=CLASSES):
+def find_objects(model, image, threshold=0.3, classes=None):
     """The objects in an image, (H, W, C) uint8 of any height and width, and its masks, from one pass of the network.
 
     The model is from ``build_model(rays=…)`` or ``load_model("objects")``; `classes` names its masks. Returns a list of the Objects

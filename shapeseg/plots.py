@@ -9,9 +9,9 @@ from IPython.display import Markdown, display
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Patch
 
-from shapeseg.figures import CLASSES
+from shapeseg.figures import CLASSES, check_names
 from shapeseg.metrics import confidence_interval
-from shapeseg.utils import check_names, expect
+from shapeseg.utils import expect
 
 # One colour per class everywhere (Okabe and Ito 2008: told apart with any kind of colour vision).
 PALETTE = {"circle": "#0072B2", "triangle": "#D55E00", "quad": "#009E73", "pentagon": "#F0E442", "unknown": "#CC79A7"}
@@ -43,7 +43,7 @@ def compose(masks, image=None, classes=None):
     """Masks (H, W, K), bool or in [0, 1], as a picture (H, W, 3); classes that overlap mix; an image (H, W, C) uint8 is dimmed."""
     masks = np.asarray(masks)
     expect(masks.ndim == 3 and masks.dtype.kind in "bf", "masks", "(H, W, K) bool, or float in [0, 1]", masks)
-    colours = np.array([to_rgb(colour) for colour in class_colours(check_names(classes or CLASSES, masks.shape[-1]))])
+    colours = np.array([to_rgb(colour) for colour in class_colours(check_names(classes, masks.shape[-1]))])
     image = np.zeros((*masks.shape[:2], 1), np.uint8) if image is None else np.asarray(image)
     expect(image.dtype == np.uint8 and image.ndim == 3 and image.shape[:2] == masks.shape[:2], "image",
            f"{masks.shape[:2] + ('C',)} uint8 to match the masks", image)
@@ -54,7 +54,6 @@ def compose(masks, image=None, classes=None):
 
 
 def _panels(images, titles, columns, width, alpha=None):
-    """A figure of images in rows of `columns`, each `width` inches wide, and its axes."""
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     fig, axes = plt.subplots(rows, columns, figsize=(width * columns, (width + 0.3 * bool(titles)) * rows + 0.4), squeeze=False)
@@ -74,7 +73,7 @@ def show_images(images, titles=None, title="", columns=None, width=2.6, legend=(
 
 
 def show_scene(image, masks, classes=None, title="One image, and one mask per class"):
-    classes = check_names(classes or CLASSES, masks.shape[-1])
+    classes = check_names(classes, masks.shape[-1])
     panels = [to_rgb(colour) * masks[..., k:k + 1] for k, colour in enumerate(class_colours(classes))]
     show_images([image, *panels, compose(masks, classes=classes)], ["image", *classes, "composed"], title, width=1.9)
 
@@ -82,7 +81,8 @@ def show_scene(image, masks, classes=None, title="One image, and one mask per cl
 @plt.rc_context(STYLE)
 def show_objects(images, objects, titles=None, title="", columns=None, width=3.2, classes=None):
     """Images side by side, with the outlines of the Objects or Figures in each; a dot marks each centre."""
-    classes = classes or list(dict.fromkeys([*CLASSES, *(one.label for of_image in objects for one in of_image)]))
+    labels = [one.label for of_image in objects for one in of_image]
+    classes = list(dict.fromkeys([*(classes or (CLASSES if {*labels} <= {*CLASSES} else ())), *labels]))
     colours = dict(zip(classes, class_colours(classes)))
     fig, axes = _panels(images, titles, columns, width, alpha=0.6)
     for ax, of_image in zip(axes, objects):
@@ -97,7 +97,7 @@ def show_objects(images, objects, titles=None, title="", columns=None, width=3.2
 def show_predictions(images, truth, probabilities, classes=None, titles=None,
                      title="The image, the truth, the prediction, and where they differ", width=2.6):
     """The article's figure: one row per scene; image, truth, prediction, wrong pixels. Arrays as `evaluate` has them."""
-    classes, panels, names = check_names(classes or CLASSES, truth.shape[-1]), [], []
+    classes, panels, names = check_names(classes, truth.shape[-1]), [], []
     for image, masks, p, name in zip(images, truth, probabilities, titles or ["image"] * len(images)):
         wrong = ((p > 0.5) != masks).any(axis=-1)
         panels += [image, compose(masks, image, classes), compose(p > 0.5, image, classes), wrong]
@@ -134,7 +134,6 @@ def show_intervals(tables, ylabel, title, baseline=None):
 
 
 def _finish(fig, title, classes=()):
-    """Title, and a legend of the class colours below; then show it."""
     if classes:
         handles = [Patch(color=colour, label=name) for name, colour in zip(classes, class_colours(classes))]
         fig.legend(handles=handles, loc="lower center", ncols=min(len(classes), 8), frameon=False, bbox_to_anchor=(0.5, -0.03))

@@ -27,18 +27,13 @@ def _noise_levels(noise):
 class SceneConfig:
     """What a scene looks like. Validates itself.
 
-    Parameters
-    ----------
     size : int, height and width in pixels, from 16
     channels : 1 (grey) or 3 (colour)
     classes : tuple of str, the mask channels in order, some of ``CLASSES``
     kinds : tuple of str, the kinds that may be drawn; first the class is drawn, each equally often, then its kind
-    figures : (int, int), fewest and most figures per scene
-    radius : (float, float), smallest and largest, as a fraction of the size
-    opacity : (float, float), lowest and highest, in (0, 1]
+    figures, radius, opacity : (lowest, highest), ints, how many per scene; floats, as a fraction of the size; floats, in (0, 1]
     visible : float in [0, 1], the share of each outline on whose two sides the levels of a channel differ by `contrast`
-    noise : float, standard deviation in grey levels
-    gradient, texture : float, amplitude in grey levels of a slow change of the light and of a mottled texture
+    noise, gradient, texture : float, in grey levels: standard deviation; amplitude of a slow change of the light, of a mottled texture
     blur : int, passes of a [1, 2, 1] / 4 filter in each direction, before the noise
     twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
 
@@ -122,8 +117,6 @@ class Scene:
 def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     """Draw one scene: a pure function, the same pixels on every machine.
 
-    Parameters
-    ----------
     config : SceneConfig
     seed, index : int, from 0; each index is another scene of the seed
     split : "train", "validation" or "test"; part of the random key: no seed leaks one into another

@@ -1,5 +1,6 @@
 """A grid of runs of one notebook, here or on a cluster."""
 
+import ast
 import hashlib
 import itertools
 import json
@@ -12,6 +13,7 @@ import filelock
 import nbformat
 import pandas as pd
 import papermill
+from IPython.core.inputtransformer2 import TransformerManager
 from tqdm import tqdm
 
 from shapeseg.utils import ROOT, expect, resolve_path, run_directory
@@ -27,10 +29,9 @@ def sweep(notebook, grid, run_dir, executor=None):
     in `run_dir`: executed.ipynb, or failed.ipynb with the error in it, results.json, and what else it writes. Called again, a sweep
     runs what is missing, damaged or failed, and everything when the notebook's code has changed; several may work in one `run_dir`.
     `executor` is a ProcessPoolExecutor, for example, or ``client.get_executor()`` of a Dask cluster whose machines find the
-    repository and `run_dir` under the same paths; None for one run after another, here.
-
-    Returns a DataFrame with one row per run: "run", its directory's name, its parameters and results, and "error", empty or why it
-    failed. Raises FileNotFoundError if there is no such notebook, ValueError if an argument is not as above.
+    repository and `run_dir` under the same paths; None for one run after another, here. Returns a DataFrame with one row per run:
+    "run", its directory's name, its parameters and results, and "error", empty or why it failed. Raises FileNotFoundError if there
+    is no such notebook, ValueError if an argument is not as above.
     """
     paths = [resolve_path(notebook, "notebook", start).resolve() for start in (Path.cwd(), ROOT)]
     notebook = next(filter(Path.is_file, paths), None)
@@ -86,18 +87,18 @@ def _results(directory):
     try:
         nbformat.read(directory / "executed.ipynb", 4)
         return dict(json.loads((directory / "results.json").read_text()))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError) as error:
-        print(f"{directory}: its files are damaged ({error}); it is run again")
+    except (OSError, ValueError, TypeError):  # absent, or damaged
         return None
 
 
 def _combinations(notebook, grid):
     """From a run's name to its parameters; a notebook whose code changes gives its runs other names."""
     try:
-        known = papermill.inspect_notebook(notebook).keys()
-        code = "".join(cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code")
+        cells = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+        code = "".join(cell.source for cell in cells)
+        source = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), "")
+        names = ast.walk(ast.parse(TransformerManager().transform_cell(source)))
+        known = {name.id for name in names if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
     except Exception as error:
         raise ValueError(f"notebook: expected a Jupyter notebook, and {notebook} cannot be read ({error!r})") from error
     expect("run_dir" in known, "notebook", 'a cell tagged "parameters" with a run_dir', notebook.name)

@@ -7,9 +7,9 @@ import numpy as np
 from tqdm import tqdm
 
 from shapeseg.backend import deterministic, keras, tf
-from shapeseg.checkpoints import Checkpoints, describe_run
+from shapeseg.checkpoints import BEST, Checkpoints, describe_run
 from shapeseg.datasets import check_pair, stream
-from shapeseg.models import check_model, save_model
+from shapeseg.models import check_model, load_model, save_model
 from shapeseg.scenes import SceneConfig
 from shapeseg.utils import expect, is_int, is_number, run_directory
 
@@ -23,36 +23,33 @@ FAST_TRAINING = MappingProxyType(dict(
 
 
 def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20,
-          schedule="cosine", weight_decay=1e-2, dataset_size=None, validation=None, log_every=25):
+          schedule="cosine", weight_decay=1e-2, dataset_size=None, validation=None, keep="last", log_every=25):
     """Train a model in place, to the bit the same each time; the defaults are those of `FAST_TRAINING`.
 
-    Called again with the same arguments, a run that was stopped resumes from its last checkpoint, and ends with the weights of a
-    run that never stopped; a finished run is not repeated: its weights are loaded into the model and its history is returned.
-    The weights that a run begins with are kept in `run_dir`, so what the model holds at a later call does not count.
+    Called again with the same arguments, a run that was stopped resumes from its last checkpoint, with the weights that it had then,
+    and ends as one that never stopped; of a finished run the weights are loaded into the model, and the history is returned.
 
-    Parameters
-    ----------
     model : keras.Model, from `build_model`
     data : SceneConfig, new scenes of the split "train", drawn while training runs; or (images, masks), (N, H, W, C) uint8 and
         (N, H, W, K) bool, for example from `read_dataset`, gone through in random order
     steps, batch_size, seed : int, updates of the weights, scenes per step, seed of the scenes or of the order of the arrays
-    run_dir : path from the repository's root, for run.json (all that is needed to repeat the run), history.csv, checkpoint.npz, the
-        one before it in previous.npz and, at the end, model.keras
-    callbacks : sequence of keras.callbacks.Callback; an epoch is `log_every` steps; a run that one stopped resumes at the next call
+    run_dir : path from the repository's root, for run.json (all to repeat the run), history.csv, checkpoints and, last, model.keras
+    callbacks : sequence of keras.callbacks.Callback; an epoch is `log_every` steps; a run that one stops is finished; what one
+        remembers (EarlyStopping its best weights) does not survive a kill
     optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
         there or fall to 0 along half a cosine
     dataset_size, validation : int, go through so many scenes of the config again and again; (images, masks), scored after each epoch
+    keep : "last", or "best", the weights of the epoch with the highest val_iou, also of a run that was killed and resumed
     log_every : int, steps between two rows of the history, and between two checkpoints
 
-    Returns a pandas.DataFrame, one row per epoch: step, seconds, learning_rate, loss and iou over its steps and, with `validation`,
-    val_loss and val_iou. The loss is the binary cross-entropy in nats (with softmax the categorical one, its target shared by
-    classes that overlap); the IoU the mean over the classes, on every fourth pixel of every fourth row. Raises ValueError if an
-    argument is not as above or `run_dir` holds a run with other arguments or damaged files; OSError if the disk is full;
-    RuntimeError if another process trains in `run_dir` or the loss is not finite any more.
+    Returns a pandas.DataFrame, one row per epoch: step, seconds, learning_rate, loss (binary cross-entropy in nats; softmax:
+    categorical, its target shared by classes that overlap) and iou (mean over the classes, every fourth pixel of every fourth row)
+    over its steps and, with `validation`, val_loss and val_iou. Raises ValueError if an argument is not as above or `run_dir` holds
+    another or a damaged run; OSError if the disk is full; RuntimeError if another process trains there or the loss is not finite.
     """
     arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
-                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, log_every=log_every)
+                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, keep=keep, log_every=log_every)
     for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
     expect(dataset_size is None or is_int(dataset_size, 1), "dataset_size", "None or an integer from 1", dataset_size)
@@ -62,6 +59,10 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     expect(is_number(weight_decay, 0), "weight_decay", "a number from 0", weight_decay)
     good = np.iterable(callbacks) and all(isinstance(one, keras.callbacks.Callback) for one in callbacks)
     expect(good, "callbacks", "a list of keras.callbacks.Callback", callbacks)
+    setters = keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler
+    expect(schedule == "constant" and not warmup or not any(isinstance(one, setters) for one in callbacks), "callbacks", "none that sets "
+           "the learning rate, which follows a schedule", callbacks, 'schedule="constant", warmup=0')
+    expect(keep == "last" or keep == "best" and validation is not None, "keep", '"last", or "best" with a validation', keep)
     check_model(model)
     classes = model.outputs[0].shape[-1] - (model.get_layer("masks").activation is keras.activations.softmax)
     wanted = model.input_shape[-1], classes
@@ -83,7 +84,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
 
 def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
     steps, batch_size, patch = arguments["steps"], arguments["batch_size"], model.get_layer("fold").patch
-    losses = [sigmoid_loss if classes == model.outputs[0].shape[-1] else softmax_loss]
+    loss = binary_cross_entropy if classes == model.outputs[0].shape[-1] else softmax_cross_entropy
+    losses = [lambda masks, p: loss(masks, p._keras_logits)]  # what went into the sigmoid: exact where that saturates
     if len(model.outputs) > 1:
         from shapeseg.objects import centres_loss, outlines_loss, stream_targets
         losses += [centres_loss(patch, classes), outlines_loss(patch)]
@@ -91,9 +93,13 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
     trainer.compile(make_optimizer(**arguments), losses, loss_weights=[1.0, 0.02, 0.02][:len(losses)], jit_compile=False,
                     metrics=[[MeanIoU(classes, name="iou")], [], []][:len(losses)])
     trainer.optimizer.build(trainer.trainable_variables)
-    run = Checkpoints(trainer, run_dir, steps)
+    run = Checkpoints(trainer, run_dir, steps, arguments["keep"])
+    if run.step and (run_dir / "model.keras").exists():
+        print(f"{run_dir.name}: already finished at step {run.step} of {steps}")
+        model.set_weights(load_model(run_dir / "model.keras").get_weights())
+        return run.write_history()  # it may have been killed just before that
     if run.step:
-        print(f"{run_dir.name}: {'already finished' if run.step == steps else 'resumes'} at step {run.step} of {steps}")
+        print(f"{run_dir.name}: resumes at step {run.step} of {steps}" + "; the callbacks start anew" * bool(callbacks))
     if run.step < steps:
         place = dict(seed=arguments["seed"], batch_size=batch_size, start=run.step * batch_size, dataset_size=arguments["dataset_size"])
         batches = iter(stream(data, **place)) if len(losses) == 1 else stream_targets(data, model, **place)
@@ -104,19 +110,18 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
             trainer.fit(batches, steps_per_epoch=arguments["log_every"], initial_epoch=run.step // arguments["log_every"],
                         epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], validation_data=validation,
                         validation_batch_size=batch_size, verbose=0)
+    if arguments["keep"] == "best":
+        model.set_weights(load_model(run_dir / BEST).get_weights())
     save_model(model, run_dir / "model.keras")
-    return run.write_history()  # a finished run may have been killed just before that
+    return run.write_history()
 
 
-def sigmoid_loss(masks, p):
-    return binary_cross_entropy(masks, p._keras_logits)  # what went into the sigmoid: exact where that saturates
-
-
-def softmax_loss(masks, p):
+def softmax_cross_entropy(masks, logits):
     """Categorical cross-entropy; classes that overlap share a pixel, the background has the rest."""
+    masks = tf.cast(masks, logits.dtype)
     count = tf.reduce_sum(masks, -1, keepdims=True)
     target = tf.concat([masks / tf.maximum(count, 1), tf.cast(count == 0, masks.dtype)], -1)
-    return tf.nn.softmax_cross_entropy_with_logits(target, p._keras_logits)
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
 
 @tf.custom_gradient
@@ -177,7 +182,6 @@ class Muon(keras.optimizers.Muon):
 
 
 def make_optimizer(optimizer, learning_rate, warmup, schedule, weight_decay, steps, **_):
-    """The optimizer with its learning-rate schedule, from `train`'s arguments."""
     if schedule == "cosine" or warmup:
         learning_rate = keras.optimizers.schedules.CosineDecay(
             0.0 if warmup else learning_rate, max(1, steps - warmup), alpha=float(schedule == "constant"),

@@ -1,11 +1,11 @@
 """What all modules share: argument checks, paths, files that are whole or absent, a run's results."""
 
 import errno
-import hashlib
 import json
 import math
 import os
 import shutil
+import unicodedata
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -24,20 +24,11 @@ def expect(good, name, expected, got, advice=""):
 
 
 def is_int(value, min=0, max=math.inf):
-    """An integer, Python's or NumPy's, from `min` to `max`?"""
     return isinstance(value, Integral) and not isinstance(value, bool) and min <= value <= max
 
 
 def is_number(value, min=-math.inf, max=math.inf):
-    """A finite number, Python's or NumPy's, from `min` to `max`?"""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and min <= value <= max
-
-
-def check_names(names, count=None):
-    """Return class names as a list, `count` of them, or raise a ValueError."""
-    good = isinstance(names, (list, tuple)) and all(isinstance(name, str) and name for name in names)
-    expect(good and len(names) == (count or len(names) or 1), "classes", f"{count or 'a list of'} names", names)
-    return list(names)
 
 
 def check_parameters(**parameters):
@@ -45,8 +36,6 @@ def check_parameters(**parameters):
 
     A rule is a range of integers, a tuple of the allowed values, a type, the set of a dictionary's allowed keys, or a list that holds
     one such rule: then the parameter is a list of such values.
-
-    >>> check_parameters(scenes=(300, range(1, 1000)), skip=("add", ("none", "add")), seeds=([0, 1], [range(9)]))
     """
     for name, (value, rule) in parameters.items():
         keeps, words = _rule(rule[0] if isinstance(rule, list) else rule)
@@ -67,7 +56,9 @@ def _rule(rule):
 def resolve_path(path, name="path", start=ROOT):
     """The absolute path of an argument; a relative one counts from `start`, ~ is the home directory."""
     expect(isinstance(path, (str, os.PathLike)) and path != "" and "\0" not in str(path), name, "a path", path)
-    return start / Path(path).expanduser()
+    path = Path(path).expanduser()
+    spellings = [start / path, *(start / unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))]  # ü, and u with its dots
+    return next((path for path in spellings if path.exists()), spellings[0])
 
 
 def run_directory(run_dir):
@@ -97,10 +88,6 @@ def atomic_write(path):
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
-
-
-def checksum(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def write_results(run_dir, **results):
