@@ -3,11 +3,13 @@
 import os
 import random
 import sys
+import threading
 from contextlib import contextmanager
 
 if "tensorflow" not in sys.modules:  # TensorFlow reads these once, when it is imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster kernels, off by default on some processors
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
@@ -31,8 +33,6 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
         from keras import ops
         from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
         tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
 except (ImportError, ValueError) as error:
     raise ImportError(f"Keras and TensorFlow cannot be imported ({error}); KERAS_BACKEND is {os.environ.get('KERAS_BACKEND')!r}: set it "
@@ -43,24 +43,29 @@ finally:
 for name, needed in dict(backend="tensorflow", image_data_format="channels_last", floatx="float32", max_epochs=None,
                          max_steps_per_epoch=None).items():
     if (value := getattr(keras.config, name)()) != needed:
-        raise ImportError(f"Keras' setting {name} is {value!r}, and shapeseg needs {needed!r}: look for it in the environment "
-                          f"(KERAS_{name.upper()}) or in {os.environ.get('KERAS_HOME', '~/.keras')}/keras.json")
+        raise ImportError(f"Keras' {name} is {value!r}, and shapeseg needs {needed!r}: see KERAS_{name.upper()}, ~/.keras/keras.json")
+
+LOCK, BEFORE = threading.Lock(), []  # what each block in force found
 
 
 @contextmanager
 def deterministic():
-    """Same seed, same weights to the bit, within this block; SHAPESEG_DETERMINISTIC=0 switches it off."""
+    """Same seed, same weights to the bit, within this block, also in several threads; SHAPESEG_DETERMINISTIC=0 switches it off."""
     def switch(operations, graph, log_level):
         (config.enable_op_determinism if operations else config.disable_op_determinism)()
         # The graph optimizer runs independent branches in an order that changes from process to process.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": graph})
         tf.get_logger().setLevel(log_level)
 
-    options = tf.config.optimizer.get_experimental_options()
-    before = config.is_op_determinism_enabled(), options.get("disable_meta_optimizer", False), tf.get_logger().level
-    on = os.environ.get("SHAPESEG_DETERMINISTIC") != "0"
-    try:
+    with LOCK:
+        graph = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
+        before, on = (config.is_op_determinism_enabled(), graph, tf.get_logger().level), os.environ.get("SHAPESEG_DETERMINISTIC") != "0"
         switch(on or before[0], on or before[1], "ERROR")  # several networks in one notebook are no mistake to warn of
+        BEFORE.append(before)
+    try:
         yield
     finally:
-        switch(*before)
+        with LOCK:
+            first, _ = BEFORE[0], BEFORE.pop()
+            if not BEFORE:  # the last to leave restores what the first found
+                switch(*first)

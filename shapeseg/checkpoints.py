@@ -12,14 +12,13 @@ import pandas as pd
 
 from shapeseg.backend import keras
 from shapeseg.models import save_model
-from shapeseg.utils import atomic_write, expect
+from shapeseg.utils import atomic_write
 
-CHECKPOINTS = ("checkpoint.npz", "previous.npz")  # the last, and the one before it in case that one is damaged
-BEST = "best.keras"
+CHECKPOINT, BEST = "checkpoint.npz", "best.keras"
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Restores the newest readable checkpoint of a run, then writes one, and a row of the history, after each epoch."""
+    """Restores the checkpoint of a run, then writes one, and a row of the history, after each epoch."""
 
     def __init__(self, trainer, run_dir, steps, keep):
         super().__init__()
@@ -28,15 +27,12 @@ class Checkpoints(keras.callbacks.Callback):
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
             left_over.unlink()
-        paths = [run_dir / name for name in CHECKPOINTS if (run_dir / name).exists()]
-        for path in paths:
-            try:
-                return self.restore(path)
-            except Exception as error:
-                damaged = f"{path} is damaged ({type(error).__name__}: {error})"
-                expect(path != paths[-1], "run_dir", "a checkpoint that can be read", damaged, f"delete {run_dir} and train again")
-                print(f"{damaged}; the one before it is taken")
-        self.save()  # the weights that the run begins with
+        if not (run_dir / CHECKPOINT).exists():
+            return self.save()  # the weights that the run begins with
+        try:
+            self.restore()
+        except Exception as error:
+            raise ValueError(f"run_dir: {run_dir / CHECKPOINT} cannot be read ({error!r}); delete {run_dir} and train again") from error
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -46,7 +42,8 @@ class Checkpoints(keras.callbacks.Callback):
         row = dict(step=self.step, seconds=round(self.seconds + time.monotonic() - self.since, 1),
                    learning_rate=float(self.trainer.optimizer.learning_rate))
         for name in sorted(logs, key=lambda name: name != "loss"):  # Keras has longer names where there are several outputs
-            row[name.replace("masks_iou", "iou").replace("_head", "")] = float(logs[name])
+            short = name.replace("masks_iou", "iou").replace("_head", "")
+            row[short] = logs[short] = float(logs[name])  # what the callbacks after this one monitor
         if not all(np.isfinite(array).all() for array in (row["loss"], *self.trainer.get_weights())):
             raise RuntimeError(f"loss: {row['loss']} at step {self.step}, or weights that are not finite; lower the learning rate "
                                f"({row['learning_rate']:.2g} at this step) and give another run_dir")
@@ -63,15 +60,12 @@ class Checkpoints(keras.callbacks.Callback):
         return history
 
     def save(self, seconds=0.0):
-        last, before = (self.run_dir / name for name in CHECKPOINTS)
-        with atomic_write(last) as partial:
+        with atomic_write(self.run_dir / CHECKPOINT) as partial:
             np.savez(partial, step=self.step, seconds=seconds, rows=json.dumps(self.rows),
                      **{str(n): variable.numpy() for n, variable in enumerate(self.variables)})
-            if last.exists():
-                last.replace(before)
 
-    def restore(self, path):
-        with np.load(path, allow_pickle=False) as saved:
+    def restore(self):
+        with np.load(self.run_dir / CHECKPOINT, allow_pickle=False) as saved:
             values = [saved[str(n)] for n in range(len(self.variables))]
             self.step, self.seconds, self.rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))
         for variable, value in zip(self.variables, values):
@@ -90,7 +84,7 @@ def describe_run(run_dir, model, data, validation, arguments):
             name: importlib.metadata.version(name) for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
     }, default=lambda number: number.item()))  # NumPy's numbers
     path = run_dir / "run.json"
-    if not any((run_dir / name).exists() for name in CHECKPOINTS):
+    if not (run_dir / CHECKPOINT).exists():
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(run, indent=1) + "\n")
         return

@@ -14,7 +14,7 @@ from skimage.measure import find_contours
 
 from shapeseg.figures import CLASSES, check_names, overlap
 from shapeseg.objects import Object, encode_outlines, match_objects
-from shapeseg.utils import atomic_write, expect, is_int, resolve_path
+from shapeseg.utils import atomic_write, expect, is_int, is_number, resolve_path
 
 
 def write_coco(path, objects, shape, form="polygon", results=False, classes=CLASSES):
@@ -25,6 +25,7 @@ def write_coco(path, objects, shape, form="polygon", results=False, classes=CLAS
     `results` writes scores and pixels alone, as a list of results. Raises a ValueError if an argument is not as above.
     """
     expect(form in ("polygon", "rle"), "form", '"polygon" or "rle"', form)
+    expect(all(np.iterable(one) for one in objects), "objects", "a sequence of Figures or Objects for each image", objects)
     expect(np.shape(shape) == (2,) and all(is_int(side, 1) for side in shape), "shape", "(height, width) in pixels", shape)
     (height, width), classes, annotations = map(int, shape), check_names(classes), []
     for image, one in ((image, one) for image, of_image in enumerate(objects, start=1) for one in of_image):
@@ -64,8 +65,8 @@ def read_coco(path, truth=None):
             outline = np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if single else mask_to_polygon(pixels)
             objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], float(one.get("score", 1)),
                                                    tuple(outline.mean(axis=0).tolist()), outline))
-    if left_out:
-        print(f"{path}: left out {sum(left_out)} crowd regions and {len(left_out) - sum(left_out)} annotations without pixels")
+    note = f"{path}: left out {sum(left_out)} crowd regions and {len(left_out) - sum(left_out)} annotations without pixels\n"
+    print(note * bool(left_out), end="")
     return list(objects.values())
 
 
@@ -79,6 +80,7 @@ def average_precision(truth, results):
     found = _load(results, "results", dataset)
     with _reading(truth, "truth"):
         names = [dataset.cats[number]["name"] for number in sorted(dataset.cats)]  # COCO's order
+        expect("mean" not in names, "categories", 'names other than "mean", the last row', names)
         measured = COCOeval(dataset, found, "segm")
         measured.evaluate()
         measured.accumulate()
@@ -131,24 +133,28 @@ def mask_to_polygon(mask):
 
 def _load(path, name, truth=None):
     with _reading(path, name) as path:
-        coco, content = COCO(), json.loads(path.read_text())
+        coco, content = COCO(), json.loads(path.read_bytes())
         if truth is not None:
-            expect(isinstance(content, list), "results", "a list", content)
-            content = truth.dataset | {"annotations": [one | {"score": one["score"]} for one in content]}  # each must have one
+            good = isinstance(content, list) and all(is_number(one["score"]) and "segmentation" in one for one in content)
+            expect(good, "results", "a list, each with a score and a segmentation", content)
+            content = truth.dataset | {"annotations": content}
         sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
         categories, kept = {category["id"] for category in content["categories"]}, []
+        expect(len(sizes) + len(categories) == len(content["images"] + content["categories"]), "images and categories", "an id each", path)
         for one in content["annotations"]:
-            size, segmentation = sizes[one["image_id"]], one.get("segmentation")
+            size, segmentation = sizes.get(one["image_id"], [0, 0]), one.get("segmentation")
             good = one["category_id"] in categories and all(is_int(side, 1) for side in size)
-            expect(good, "annotations", f"a category of {sorted(categories)}, and height and width of its image", one | {"size": size})
+            expect(good, "annotations", f"one of the categories {categories} and an image with a height and a width", one)
             if isinstance(segmentation, dict):
                 counts = segmentation["counts"]
-                good = isinstance(counts, str) or all(map(is_int, counts)) and sum(counts) == np.prod(size)
+                good = isinstance(counts, str) and counts or all(map(is_int, counts)) and sum(counts) == np.prod(size)
                 expect(segmentation["size"] == size and good, "segmentation", f"run lengths of all pixels of its image, {size}", one)
                 segmentation = segmentation if isinstance(counts, str) else rle.frPyObjects(segmentation, *size)
             else:
+                good = all(np.ndim(points) == 1 and len(points) % 2 == 0 and np.abs(points).max(initial=0) < 2**16
+                           for points in segmentation or ())
+                expect(good, "segmentation", "polygons as lists x, y, x, y, … in pixels", one)
                 segmentation = [points for points in segmentation or () if len(points) >= 6]
-                expect(all(np.abs(points).max() < 2**16 for points in segmentation), "segmentation", "polygons in pixels", one)
             # As COCO's own readers have it: no crowd; an area counts only where sizes are scored apart. 0 is for it no id at all.
             kept += [{"iscrowd": 0, "area": 0} | one | {"segmentation": segmentation, "id": len(kept) + 1}] if segmentation else []
         left_out = len(content["annotations"]) - len(kept)

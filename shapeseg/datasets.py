@@ -81,14 +81,16 @@ def check_pair(data, name="data"):
     expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "arrays (images, masks)" + " or a SceneConfig" * (name == "data"), data)
     images, masks = check_images(data[0]), np.asarray(data[1])
     expect(masks.ndim == 4 and masks.dtype == bool and masks.shape[:3] == images.shape[:3] and masks.size, "masks",
-           f"{images.shape[:3] + ('K',)} bool to match the images", masks, "threshold probabilities first, for example p > 0.5")
+           f"{images.shape[:3] + ('K',)} bool to match the images", masks, "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images")
     return images, masks
 
 
 def check_images(images, channels=None):
+    sizes = {np.shape(image) for image in images} if isinstance(images, (list, tuple)) else ()
+    expect(len(sizes) < 2, "images", "all of one size", f"the sizes {sizes}", "give them one at a time, or bring them to one size before")
     images = np.asarray(images)
     expect(images.ndim == 4 and images.dtype == np.uint8 and images.size and channels in (None, images.shape[-1]), "images",
-           f"(N, H, W, {channels or 'C'}) uint8", images, "one grey image becomes such an array by image[None, ..., None]")
+           f"(N, H, W, {channels or 'C'}) uint8", images, "image[None, ..., None] makes a batch of one grey image, (255 * x).astype(np.uint8) levels of [0, 1]")
     return images
 
 
@@ -198,7 +200,7 @@ def read_mask(path):
     flat = between & (ndimage.minimum_filter(mask, 3) == ndimage.maximum_filter(mask, 3))  # 3 × 3 pixels of one level are no edge
     far = between & (ndimage.distance_transform_edt(mask < levels[-1]) > 48)
     soft = lossy or len(levels) > 4 and flat.sum() <= 0.1 * between.sum() and not far.any()
-    names, most = ", ".join(map(str, levels[:6])) + ", …" * (len(levels) > 6), np.bincount(mask[mask > 0]).argmax()
+    names, frequent = ", ".join(map(str, levels[:6])) + ", …" * (len(levels) > 6), np.bincount(mask[mask > 0]).argmax()
     expect(soft and levels[-1] > 127, path, "0, and one level more where the class is", f"the levels {names}", "write what they mean: "
-           f"(mask > 0) * 255 if all but 0 are the class, (mask == {most}) * 255 if one of them is")
+           f"(mask > 0) * 255 if all but 0 are the class, (mask == {frequent}) * 255 if one of them is")
     return mask > 127

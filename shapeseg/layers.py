@@ -45,13 +45,12 @@ class PadToMultiple(Layer):
             return ops.take(x, ops.minimum(ops.arange(-(-size // self.multiple) * self.multiple), size - 1), axis)
 
         height, width = ops.shape(x)[1:3]
-        fits = (height % self.multiple == 0) & (width % self.multiple == 0)
-        return ops.cond(fits, lambda: x, lambda: pad(pad(x, 1), 2))
+        return ops.cond((height % self.multiple == 0) & (width % self.multiple == 0), lambda: x, lambda: pad(pad(x, 1), 2))
 
 
 @keras.saving.register_keras_serializable("shapeseg")
 class SpaceToDepth(Layer):
-    """Fold patch × patch pixels into channels: (H, W, C) to (H / patch, W / patch, C · patch²)."""
+    """Fold patch × patch pixels into channels: (H, W, C) to (H / patch, W / patch, C · patch²); DepthToSpace unfolds them again."""
     argument = "patch"
 
     def call(self, x):
@@ -63,8 +62,6 @@ class SpaceToDepth(Layer):
 
 @keras.saving.register_keras_serializable("shapeseg")
 class DepthToSpace(SpaceToDepth):
-    """Unfold again: (H, W, C · patch²) to (H · patch, W · patch, C)."""
-
     def call(self, x):
         p, channels = self.patch, x.shape[-1] // self.patch**2
         n, height, width, _ = ops.shape(x)

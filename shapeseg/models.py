@@ -95,7 +95,7 @@ def _build(classes, channels, widths, convolutions, kernels, skip, patch, contra
     head = layers.Conv2D(len(prior) * patch**2, 1, name="head")
     logits = CropLike(name="logits")([DepthToSpace(patch, name="unfold")(head(x)), image])
     head.bias.assign(ops.tile(ops.log(ops.maximum(prior, PRIOR)), patch**2))
-    masks = layers.Activation(output, name="masks")(logits)
+    masks = layers.Activation(output, dtype="float32", name="masks")(logits)
     if not rays:
         return keras.Model(image, masks, name="shapeseg")
     # Where a centre is, the fine features say; where from there the outline, the coarse ones, which see far.
@@ -174,7 +174,7 @@ def save_model(model, path):
     check_model(model)
     expect(resolve_path(path).suffix == ".keras", "path", "a name that ends in .keras", path)
     with atomic_write(path) as partial:
-        model.save(partial)
+        model.save(partial, include_optimizer=False)
 
 
 def load_model(name):

@@ -107,7 +107,6 @@ def show_predictions(images, truth, probabilities, classes=None, titles=None,
 
 @plt.rc_context(STYLE)
 def show_curves(table, x, columns, ylabel, title, logy=False):
-    """Columns of a table against one of its columns, as lines in one picture."""
     ax = table.plot(x, columns, marker=".", logy=logy, ylabel=ylabel, figsize=(7, 3.2))
     ax.legend(frameon=False)
     _finish(ax.figure, title)

@@ -107,11 +107,11 @@ def _combinations(notebook, grid):
     expect(grid.keys() <= known - OWN, "grid", f"parameters of {notebook.name} ({', '.join(sorted(known - OWN))})", [*grid])
     runs = {}
     for values in itertools.product(*grid.values()):
-        parameters = dict(zip(grid, values))
         try:
+            parameters = json.loads(json.dumps(dict(zip(grid, values))))
             digest = hashlib.sha256((json.dumps(parameters, sort_keys=True) + code).encode()).hexdigest()[:8]
         except TypeError as error:
-            raise ValueError(f"grid: expected what JSON can say (numbers, strings, lists, …), got {parameters}") from error
+            raise ValueError(f"grid: expected what JSON can say (numbers, strings, lists, …), got {values}") from error
         words = ",".join(f"{name}={value}" for name, value in sorted(parameters.items()))
         runs[f"{re.sub('[^a-zA-Z0-9_.=,+-]+', '', words)[:80]}-{digest}"] = parameters
     return runs

@@ -34,8 +34,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
         (N, H, W, K) bool, for example from `read_dataset`, gone through in random order
     steps, batch_size, seed : int, updates of the weights, scenes per step, seed of the scenes or of the order of the arrays
     run_dir : path from the repository's root, for run.json (all to repeat the run), history.csv, checkpoints and, last, model.keras
-    callbacks : sequence of keras.callbacks.Callback; an epoch is `log_every` steps; a run that one stops is finished; what one
-        remembers (EarlyStopping its best weights) does not survive a kill
+    callbacks : keras.callbacks.Callback objects; an epoch is `log_every` steps; a run that one stops is finished; a kill ends its memory
     optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
         there or fall to 0 along half a cosine
@@ -83,9 +82,10 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
 
 
 def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
-    steps, batch_size, patch = arguments["steps"], arguments["batch_size"], model.get_layer("fold").patch
-    loss = binary_cross_entropy if classes == model.outputs[0].shape[-1] else softmax_cross_entropy
-    losses = [lambda masks, p: loss(masks, p._keras_logits)]  # what went into the sigmoid: exact where that saturates
+    def loss(masks, p):  # of what went into the sigmoid: exact where that saturates
+        return (binary_cross_entropy if classes == p.shape[-1] else softmax_cross_entropy)(masks, p._keras_logits)
+
+    losses, steps, batch_size, patch = [loss], arguments["steps"], arguments["batch_size"], model.get_layer("fold").patch
     if len(model.outputs) > 1:
         from shapeseg.objects import centres_loss, outlines_loss, stream_targets
         losses += [centres_loss(patch, classes), outlines_loss(patch)]

@@ -34,8 +34,7 @@ def is_number(value, min=-math.inf, max=math.inf):
 def check_parameters(**parameters):
     """Raise a ValueError unless each parameter of a notebook, given as (value, rule), keeps to its rule.
 
-    A rule is a range of integers, a tuple of the allowed values, a type, the set of a dictionary's allowed keys, or a list that holds
-    one such rule: then the parameter is a list of such values.
+    A rule is a range of integers, a tuple of the allowed values, a type, or, for a list of such values, a list that holds one of these.
     """
     for name, (value, rule) in parameters.items():
         keeps, words = _rule(rule[0] if isinstance(rule, list) else rule)
@@ -46,8 +45,6 @@ def check_parameters(**parameters):
 def _rule(rule):
     if isinstance(rule, range):
         return lambda value: is_int(value, rule[0], rule[-1]), f"an integer from {rule[0]} to {rule[-1]}"
-    if isinstance(rule, set):
-        return lambda value: isinstance(value, dict) and value.keys() <= rule, f"a dictionary, its keys among {sorted(rule)}"
     if isinstance(rule, type):
         return lambda value: isinstance(value, rule) and value != "", f"a {rule.__name__}"
     return lambda value: any(type(value) is type(one) and value == one for one in rule), f"one of {rule}"
@@ -79,6 +76,8 @@ def atomic_write(path):
         if partial.is_file():
             with open(partial, "rb+") as written:
                 os.fsync(written.fileno())  # before the name, so that a crash of the machine leaves no empty file
+        if partial.is_dir() and path.exists():
+            raise FileExistsError(f"{path} is there already: another process was quicker")
         partial.replace(path)
     except Exception as error:  # libraries say in their own ways, or not at all, that the disk is full
         free = shutil.disk_usage(path.parent).free

@@ -39,7 +39,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: needs minutes, gigabytes or a disk of its own; runs with --full alone")
-    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy keyword")  # Keras', pycocotools'
+    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation doesn't accept a copy")  # Keras', pycocotools'
     settings.load_profile("full" if config.getoption("--full") else "quick")
 
 
@@ -65,6 +65,13 @@ def pytest_xdist_make_scheduler(config, log):
 
 def random_images(*shape):
     return np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+
+
+def damage(path, kind):
+    whole = path.read_bytes()
+    half = len(whole) // 2
+    path.write_bytes({"emptied": b"", "swapped": b"[]", "truncated": whole[:half],
+                      "flipped": whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1:]}[kind])
 
 
 def weights_of(run_dir):

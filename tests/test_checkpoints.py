@@ -1,6 +1,5 @@
 """A training, and all else that is written: stopped, killed, damaged, two at once, on a full disk."""
 
-import io
 import os
 import signal
 import subprocess
@@ -13,11 +12,12 @@ import pandas as pd
 import pytest
 
 import shapeseg as ss
-from conftest import CONFIG, NETWORK, QUICK, SMALL, equal, run_code, start, weights_of
+from conftest import CONFIG, NETWORK, QUICK, SMALL, damage, equal, run_code, start, weights_of
 from shapeseg.backend import keras
-from shapeseg.checkpoints import CHECKPOINTS
+from shapeseg.checkpoints import CHECKPOINT
 from test_sweeps import notebook  # noqa: F401 (a fixture)
 
+DAMAGE = ("emptied", "truncated", "swapped", "flipped")
 WIDE = NETWORK | dict(widths=(96, 96))  # whose checkpoints take a while to write
 
 
@@ -29,7 +29,8 @@ def interrupt(hook, number):
     return keras.callbacks.LambdaCallback(**{hook: stop})
 
 
-@pytest.mark.parametrize("hook, number", [("on_train_batch_end", 0), ("on_epoch_end", 0), ("on_train_batch_begin", 1), ("on_epoch_end", 1)])
+@pytest.mark.parametrize("hook, number", [
+    ("on_train_batch_end", 0), ("on_epoch_end", 0), ("on_train_batch_begin", 1), ("on_epoch_end", 1)])
 def test_the_same_cell_again_after_an_interrupt(trained, tmp_path, hook, number):
     model = ss.build_model(**NETWORK)
     with pytest.raises(KeyboardInterrupt):
@@ -58,7 +59,7 @@ kills = pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.f
 def test_a_training_that_is_killed_ends_as_if_nothing_had_been(tmp_path, kills):
     killed, steps = tmp_path / "killed", 10 + 20 * kills
     code = f"ss.train(ss.build_model(**{WIDE!r}), {SMALL}, {steps}, sys.argv[1], **{QUICK | dict(log_every=1)!r})"
-    whole, last = tmp_path / "whole", killed / CHECKPOINTS[0]
+    whole, last = tmp_path / "whole", killed / CHECKPOINT
     for _ in range(kills):
         before, process = last.stat().st_mtime_ns if last.exists() else 0, start(code, killed)
         wait_until(lambda: last.exists() and last.stat().st_mtime_ns != before, process)
@@ -92,7 +93,8 @@ def test_a_sweep_that_is_killed(notebook, tmp_path, kills):  # noqa: F811
         kill(process)
         table = ss.sweep(notebook, grid, run_dir)
         assert table.double.tolist() == [2, 4, 6] and not table.error.any()
-        assert all(nbformat.read(run_dir / run / "executed.ipynb", 4).metadata.papermill.duration for run in table.run)  # to its end
+        executed = [nbformat.read(run_dir / run / "executed.ipynb", 4) for run in table.run]
+        assert all(notebook.metadata.papermill.duration for notebook in executed)  # to their end
 
 
 def test_two_processes_at_once_in_one_checkout(trained, tmp_path):
@@ -112,50 +114,23 @@ ss.write_results(sys.argv[2], a=1)"""
         ss.train(ss.build_model(**NETWORK), CONFIG, 4, tmp_path / "a", **QUICK)
 
 
-DAMAGE = {"emptied": lambda whole: b"", "truncated": lambda whole: whole[:len(whole) // 2], "swapped": lambda whole: b"[]",
-          "flipped": lambda whole: whole[:999] + bytes([whole[999] ^ 1]) + whole[1000:]}
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_of_a_damaged_checkpoint_the_one_before_it_is_taken(trained, run_dir, damage, capsys):
-    path = run_dir / CHECKPOINTS[0]
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    (run_dir / "model.keras").unlink()
-    history = ss.train(ss.build_model(**NETWORK), CONFIG, 4, run_dir, **QUICK)
-    assert path.name in capsys.readouterr().out
-    assert history.step.tolist() == [2, 4] and equal(weights_of(run_dir), trained.model.get_weights())
-
-
-class Touch:
-    def __reduce__(self):
-        return open, ("mark", "w")
-
-
-def with_pickle(whole):
-    arrays, file = dict(np.load(io.BytesIO(whole))), io.BytesIO()
-    np.savez(file, **arrays | {"0": np.array([Touch()], object)})
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("names, damage", [(("run.json",), DAMAGE["truncated"]), (("run.json",), DAMAGE["swapped"]),
-                                           (CHECKPOINTS, DAMAGE["flipped"]), (CHECKPOINTS, with_pickle)])
-def test_what_cannot_be_resumed_is_named_and_runs_no_code(run_dir, names, damage, monkeypatch):
-    for name in names:
-        (run_dir / name).write_bytes(damage((run_dir / name).read_bytes()))
-    monkeypatch.chdir(run_dir)
+@pytest.mark.parametrize("name, kind", [("run.json", "truncated"), ("run.json", "swapped"), *((CHECKPOINT, kind) for kind in DAMAGE)])
+def test_what_cannot_be_resumed_is_named(run_dir, name, kind):
+    damage(run_dir / name, kind)
     model = ss.build_model(**NETWORK, seed=1)
     weights = model.get_weights()
     with pytest.raises(ValueError, match="^run_dir: .*delete"):
         ss.train(model, CONFIG, 4, run_dir, **QUICK)
-    assert equal(model.get_weights(), weights) and not (run_dir / "mark").exists()
+    assert equal(model.get_weights(), weights)
 
 
-def test_a_run_without_checkpoints_begins_anew_and_a_lost_history_is_written_again(trained, run_dir):
+def test_a_finished_run_is_returned_also_without_its_history_and_one_without_checkpoints_begins_anew(trained, run_dir, capsys):
     (run_dir / "history.csv").unlink()
-    assert ss.train(ss.build_model(**NETWORK), CONFIG, 4, run_dir, **QUICK).equals(trained.history)
-    assert np.allclose(pd.read_csv(run_dir / "history.csv"), trained.history)
-    for name in CHECKPOINTS:
-        (run_dir / name).unlink()
+    model = ss.build_model(**NETWORK, seed=9)
+    assert ss.train(model, CONFIG, 4, run_dir, **QUICK).equals(trained.history)
+    assert "already finished" in capsys.readouterr().out and equal(model.get_weights(), trained.model.get_weights())
+    assert np.allclose(pd.read_csv(run_dir / "history.csv"), trained.history)  # written again
+    (run_dir / CHECKPOINT).unlink()
     again = ss.train(ss.build_model(**NETWORK), CONFIG, 4, run_dir, **QUICK)
     assert again.drop(columns="seconds").equals(trained.history.drop(columns="seconds"))
 

@@ -72,22 +72,16 @@ def test_touching_outlines_share_no_pixel_and_leave_none_out_and_a_box_holds_its
         assert inside.shape == (rows.stop - rows.start, columns.stop - columns.start) and inside.size == 0
 
 
-def test_an_outline_may_leave_the_image():
-    vertices = place(drawn("star", 1)[0], (20, 20), 30, 0.3)
-    whole = outline_mask(vertices + 40, (120, 120))
-    assert (outline_mask(vertices, (25, 30)) == whole[40:65, 40:70]).all()
-    assert not outline_mask(vertices + 90, (25, 30)).any() and not outline_mask(vertices - 90, (25, 30)).any()
-
-
 @given(hnp.arrays(float, st.tuples(st.integers(3, 8), st.just(2)), elements=st.integers(-5, 20) | st.floats(-5, 20, width=32)))
 def test_a_pixel_is_inside_if_a_ray_from_it_crosses_the_outline_an_odd_number_of_times(vertices):
-    vertices = np.round(vertices, 6)
-    found = outline_mask(vertices + 6, (32, 32))
-    rows, columns = np.mgrid[-6:26, -6:26]
-    crossings, near = np.zeros((2, 32, 32), int)
+    vertices = np.round(vertices, 6)  # they may leave the image
+    found = outline_mask(vertices, (16, 12))
+    rows, columns = np.mgrid[:16, :12]
+    crossings, near = np.zeros((2, 16, 12), int)
     for (r0, c0), (r1, c1) in zip(vertices, np.roll(vertices, -1, axis=0)):
         if r0 != r1:
             crossed = (min(r0, r1) <= rows) & (rows < max(r0, r1))
             away = columns - c0 - (rows - r0) * ((c1 - c0) / (r1 - r0))
             crossings, near = crossings + (crossed & (away >= 0)), near | (crossed & (abs(away) < 1e-9))
     assert (near | (found == crossings % 2)).all()
+    assert not outline_mask(vertices + 90, (16, 12)).any() and not outline_mask(vertices - 90, (16, 12)).any()

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import shapeseg as ss
-from conftest import CONFIG, NETWORK, random_images, run_code
+from conftest import NETWORK, random_images, run_code
 from shapeseg.inference import run_network
 
 MODEL = ss.build_model(**NETWORK)
@@ -34,24 +34,18 @@ def test_tiles_give_the_answer_of_the_whole_image(knobs, monkeypatch):
     whole = run_network(model, images)
     monkeypatch.setattr("shapeseg.inference.TILE", 100)
     assert all(np.allclose(a, b, atol=1e-4) for a, b in zip(run_network(model, images), whole, strict=True))
-    monkeypatch.setattr("shapeseg.inference.receptive_field", lambda model, row: (knobs["contrast"] - 1, -999))  # tiles side by side
+    side_by_side = knobs["contrast"] - 1, -999
+    monkeypatch.setattr("shapeseg.inference.receptive_field", lambda model, row: side_by_side)
     assert not np.allclose(ss.predict(model, images), whole[0], atol=1e-2)
 
 
-def test_evaluate_is_counts_of_predict():
-    batches = ss.stream(CONFIG, 1, batch_size=4, count=6, split="test")
-    images, masks = ss.draw_scenes(CONFIG, 1, range(6), "test")
-    for threshold in (0.02, 0.5):
-        expected = ss.Counts(threshold).add(ss.predict(MODEL, images), masks).table()
-        assert np.allclose(ss.evaluate(MODEL, batches, threshold), expected, rtol=1e-3, equal_nan=True)
-
-
-@given(st.integers(1, 3), hnp.arrays("u1", hnp.array_shapes(min_dims=4, max_dims=4, max_side=9).map(lambda s: (*s[:3], 1))), st.data())
-def test_any_image_becomes_probabilities_and_scores(seed, images, data):
-    masks = data.draw(hnp.arrays(bool, (*images.shape[:3], 5)))
+@given(hnp.arrays("u1", hnp.array_shapes(min_dims=3, max_dims=3, max_side=8).map(lambda s: (s[0] + 1, *s[1:], 1))), st.data())
+def test_any_image_becomes_probabilities_and_evaluate_counts_those_of_all_batches(images, data):
+    masks, threshold = data.draw(hnp.arrays(bool, (*images.shape[:3], 5))), data.draw(st.sampled_from([0.021, 0.5]))
     p = ss.predict(MODEL, images)
     assert p.shape == masks.shape and p.dtype == np.float32 and 0 <= p.min() and p.max() <= 1
-    assert ss.evaluate(MODEL, [(images, masks)], classes=list("abcde")).equals(ss.Counts().add(p, masks).table(list("abcde")))
+    table = ss.evaluate(MODEL, [(images[:1], masks[:1]), (images[1:], masks[1:])], threshold, list("abcde"))
+    assert np.allclose(table, ss.Counts(threshold).add(p, masks).table(list("abcde")), rtol=1e-3, equal_nan=True)
 
 
 @pytest.mark.full

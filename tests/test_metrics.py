@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,7 +19,7 @@ def random_case(n=3, classes=2):
 @st.composite
 def batches(draw):
     """Probabilities and masks of one shape, which may be empty."""
-    shape, bits = draw(hnp.array_shapes(min_dims=4, max_dims=4, min_side=0, max_side=4)), draw(st.sampled_from([16, 32, 64]))
+    shape, bits = draw(st.tuples(*[st.integers(0, 4)] * 3, st.integers(1, 4))), draw(st.sampled_from([16, 32, 64]))
     return draw(hnp.arrays(f"f{bits // 8}", shape, elements=st.floats(0, 1, width=bits))), draw(hnp.arrays(bool, shape))
 
 
@@ -34,10 +33,9 @@ def test_a_perfect_prediction_scores_one_and_all_zeros_only_a_high_accuracy():
 
 @given(batches(), st.floats(0, 1, width=16))
 def test_every_metric_is_its_formula(batch, threshold):
+    batch[0].flat[:1] = threshold  # at the threshold is not above it
     p, truth = np.float64(batch[0]), batch[1]
     names, predicted, given = [f"{k}" for k in range(truth.shape[-1])], p > threshold, np.where(truth, p, 1 - p)
-    if not names:
-        return
     table = ss.Counts(threshold).add(*batch).table(names)
     shares = dict(
         bce=(-np.log(given.clip(1e-7, 1 - 1e-7)), p >= 0), mse=((p - truth) ** 2, p >= 0), accuracy=(predicted == truth, p >= 0),
@@ -59,7 +57,7 @@ def test_neither_the_order_nor_the_size_of_batches_nor_a_turn_of_the_pictures_co
     p, truth = random_case(5)
     table, parts = ss.Counts().add(p, truth).table(["a", "b"]), ss.Counts()
     for n in range(0, 5, size):
-        parts.add(np.rot90(p[order[n:n + size], ..., ::-1], axes=(1, 2)), np.rot90(truth[order[n:n + size], ..., ::-1], axes=(1, 2)))
+        parts.add(*(np.rot90(array[order[n:n + size], ..., ::-1], axes=(1, 2)) for array in (p, truth)))
     assert np.allclose(parts.table(["b", "a"]).loc[table.index], table)
 
 
@@ -72,13 +70,6 @@ def test_sums_are_exact_for_any_kind_of_float():
     assert np.allclose(many["mse"], 0.01, rtol=1e-6) and np.allclose(many["bce"], -np.log(0.9), rtol=1e-6)
 
 
-def test_a_probability_at_the_threshold_is_no_prediction_and_a_higher_one_trades_recall_for_precision():
-    half = np.full((1, 2, 2, 1), 0.5, "float32")
-    assert ss.Counts(0.5).add(half, half > 0).table(["a"]).loc["a", "recall"] == 0
-    low, high = (ss.Counts(t).add(*random_case()).table(["a", "b"]).loc["mean"] for t in (0.3, 0.7))
-    assert low.recall > high.recall and low.precision < high.precision
-
-
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=6), st.sampled_from([list, tuple, np.array, np.float32]))
 def test_a_confidence_interval_is_students(values, kind):
     mean, half = ss.confidence_interval(kind(values))
@@ -89,11 +80,3 @@ def test_a_confidence_interval_is_students(values, kind):
     else:
         spread = np.std(values, ddof=1) / np.sqrt(len(values))
         assert np.isclose(half, stats.t(len(values) - 1).ppf(0.975) * spread, rtol=1e-5, atol=2 * tolerance)
-
-
-def test_a_confidence_interval_by_the_book_holds_the_mean_nineteen_times_of_twenty():
-    assert ss.confidence_interval([0.25, 0.75]) == pytest.approx((0.5, 12.7062 * 0.25), rel=1e-4)  # t of one degree of freedom
-    for n in (3, 10):
-        runs = np.random.RandomState(n).normal(0.9, 0.02, (1500, n))
-        held = [abs(mean - 0.9) <= half for mean, half in map(ss.confidence_interval, runs)]
-        assert 0.935 < np.mean(held) < 0.965

@@ -11,14 +11,11 @@ from conftest import CONFIG, NETWORK, QUICK, equal, random_images
 from shapeseg.figures import outline_mask
 from shapeseg.objects import decode, directions, encode
 from test_checkpoints import interrupt
+from test_coco import as_objects
 
 RAYS, PATCH = 64, 4
 SCENES = [ss.draw_scene(ss.CROWDED, 3, n, "validation") for n in range(20)]
 PAIR = next(scene for scene in SCENES if len(scene.figures) == 2)
-
-
-def as_object(figure, score=1.0):
-    return ss.Object(figure.label, score, figure.centre, figure.vertices)
 
 
 def is_star_convex(vertices, centre):
@@ -103,9 +100,9 @@ def test_a_match_is_one_to_one_and_of_one_class(order, missing, number):
     scene = SCENES[number]
     shape, figures = scene.masks.shape[:2], scene.figures
     order = [n for n in order if n < len(figures) and n not in missing]
-    matched = ss.match_objects(figures, [as_object(figures[n]) for n in order], shape)
+    matched = ss.match_objects(figures, as_objects(figures[n] for n in order), shape)
     assert [order[m] if m >= 0 else -1 for m in matched] == [n if n in order else -1 for n in range(len(figures))]
-    wrong = [replace(as_object(figures[n]), label="circle" if figures[n].label != "circle" else "quad") for n in order]
+    wrong = [replace(one, label="circle" if one.label != "circle" else "quad") for one in as_objects(figures[n] for n in order)]
     matched = [m for m in ss.match_objects(figures, wrong, shape) if m >= 0]
     assert len(matched) == len(set(matched)) and (len({figure.label for figure in figures}) > 1 or not matched)
 

@@ -69,6 +69,14 @@ def test_images_may_have_a_legend_and_figures_are_outlined_in_the_colour_of_thei
     assert outlines[1] and outlines[1][0] not in outlines[0]
 
 
+def test_without_names_the_classes_have_numbers_and_any_label_is_drawn():
+    assert {"class 1"} <= words(draw(ss.show_scene, IMAGES[0], MASKS[0, ..., :1]))
+    two, cell = MASKS[..., :2] * 1.0, ss.Object("cell", 1.0, (9, 9), np.eye(3, 2))
+    assert {"class 1", "class 2"} <= words(draw(ss.show_predictions, IMAGES, MASKS[..., :2], two))
+    assert [*ss.Counts().add(two, MASKS[..., :2]).table().index] == ["class 1", "class 2", "mean"]
+    assert {"leaf", "cell"} <= words(draw(ss.show_objects, IMAGES[:1], [[cell]], classes=["leaf"]))
+
+
 @given(st.lists(st.sampled_from([*ss.CLASSES, *OWN]) | st.text(min_size=1, max_size=3), unique=True, min_size=1, max_size=12))
 def test_every_class_has_a_colour_of_its_own(classes):
     colours = [to_rgb(colour) for colour in ss.class_colours(classes)]
@@ -92,5 +100,5 @@ def test_source_is_shown_without_its_docstring(function, monkeypatch):
     ss.show(function)
     code = re.fullmatch(r"```python\n(.*)```", shown[0], re.S)[1]
     source = inspect.getsource(function)
-    begin, end = source[:source.index('"""')].rstrip(" "), source[source.index('"""', source.index('"""') + 3) + 3:]
-    assert code.startswith(begin) and code.rstrip() == (begin + end.removeprefix("\n")).rstrip() and '"""' not in code[:len(begin) + 9]
+    begin, _, end = source.split('"""', 2)
+    assert code.rstrip() == (begin.rstrip(" ") + end.removeprefix("\n")).rstrip()
