@@ -29,7 +29,7 @@ class LocalContrast(Layer):
         for _ in range(2):  # down the columns, the whole row at once; then the same with the image turned
             n, height, width, channels = ops.shape(x)
             x = ops.reshape(x, (n, height, 1, width * channels))
-            x = ops.average_pool(x, (self.window, 1), 1, "same")  # beyond the border nothing is counted
+            x = ops.average_pool(x, (self.window, 1), 1, "same", "channels_last")  # beyond the border nothing is counted
             x = ops.transpose(ops.reshape(x, (n, height, width, channels)), (0, 2, 1, 3))
         return x
 
