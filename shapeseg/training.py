@@ -69,7 +69,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     validation = None if validation is None else check_pair(validation, "validation")
     for name, value in (("data", data), ("validation", validation or data)):
         given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(array.shape[-1] for array in value)
-        expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(classes=…)")
+        expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(channels=…, classes=…)")
     expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
            "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
     run_dir = run_directory(run_dir)
