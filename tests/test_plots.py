@@ -93,7 +93,7 @@ def test_colours_of_overlapping_classes_mix():
     assert np.allclose(ss.compose(masks, np.full((1, 3, 1), 255, np.uint8))[0, 2], 0.5)
 
 
-@pytest.mark.parametrize("function", [ss.predict, ss.Counts, ss.fill, ss.show_curves])
+@pytest.mark.parametrize("function", [ss.predict, ss.Counts, ss.fill, ss.show_images])
 def test_source_is_shown_without_its_docstring(function, monkeypatch):
     shown = []
     monkeypatch.setattr("shapeseg.plots.display", lambda markdown: shown.append(markdown.data))
