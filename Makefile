@@ -20,7 +20,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 help:
 	@echo "Times are those of two cores."
 	@echo "make setup      a virtual environment in .venv with all that is needed: a few minutes"
-	@echo "make lessons    run notebooks 01 to 04 into $(RUNS), print the results: about 12 minutes"
+	@echo "make lessons    run notebooks 01 to 04 into $(RUNS), print the results: 8 to 12 minutes"
 	@echo "make test       the tests that each commit has to pass: about 6 minutes"
 	@echo "make test-full  all tests, and every notebook again at its defaults: about 45 minutes"
 	@echo "make notebooks  execute the committed notebooks whose code, or the package's, has changed: up to an hour"
