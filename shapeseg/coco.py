@@ -134,10 +134,10 @@ def mask_to_polygon(mask):
 def _load(path, name, truth=None):
     with _reading(path, name) as path:
         coco, content = COCO(), json.loads(path.read_bytes())
-        if truth is not None:
-            good = isinstance(content, list) and all(is_number(one["score"]) and "segmentation" in one for one in content)
-            expect(good, "results", "a list, each with a score and a segmentation", content)
-            content = truth.dataset | {"annotations": content}
+        good = isinstance(content, dict) if truth is None else isinstance(content, list) and all(
+            is_number(one["score"]) and "segmentation" in one for one in content)
+        expect(good, "content", "a dataset or, with one as truth, results, each with a score and a segmentation", content)
+        content = content if truth is None else truth.dataset | {"annotations": content}
         sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
         categories, kept = {category["id"] for category in content["categories"]}, []
         expect(len(sizes) + len(categories) == len(content["images"] + content["categories"]), "images and categories", "an id each", path)

@@ -90,7 +90,7 @@ def check_images(images, channels=None):
     expect(len(sizes) < 2, "images", "all of one size", f"the sizes {sizes}", "give them one at a time, or bring them to one size before")
     images = np.asarray(images)
     expect(images.ndim == 4 and images.dtype == np.uint8 and images.size and channels in (None, images.shape[-1]), "images",
-           f"(N, H, W, {channels or 'C'}) uint8", images, "image[None, ..., None] makes a batch of one grey image, (255 * x).astype(np.uint8) levels of [0, 1]")
+           f"(N, H, W, {channels or 'C'}) uint8", images, "image[None] makes a batch of one, image[..., None] a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
     return images
 
 
@@ -194,7 +194,7 @@ def read_mask(path):
     mask = read_image(path, colours=False)
     expect((mask == mask[..., :1]).all(), path, "a grey mask", "colours", "give each class a file of its own")
     mask, levels, lossy = mask[..., 0], np.unique(mask), path.suffix.lower() in (".jpg", ".jpeg")
-    if levels.tolist() in ([0], [255]) or not lossy and len(levels) == 2 and levels[0] == 0:
+    if len(levels) == 1 or not lossy and len(levels) == 2 and levels[0] == 0:
         return mask > 0
     between = (mask > 0) & (mask < levels[-1])
     flat = between & (ndimage.minimum_filter(mask, 3) == ndimage.maximum_filter(mask, 3))  # 3 × 3 pixels of one level are no edge

@@ -83,6 +83,6 @@ def evaluate(model, batches, threshold=0.5, classes=None):
     expect(getattr(batches, "count", 0) is not None, "batches", "a finite number", "an endless stream", "give stream its count")
     counts = Counts(threshold)
     for batch in batches:
-        images, masks = check_pair(batch, "batches (each)")
+        images, masks = check_pair(batch, "batches (a list of such pairs)")
         counts.add(predict(model, images), masks)
     return counts.table(classes)
