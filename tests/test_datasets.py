@@ -138,6 +138,8 @@ IDS = np.kron(np.arange(1, 201).reshape(10, 20), np.pad(np.ones((4, 4)), 2))
 
 @pytest.mark.parametrize("levels, mask", [
     ("0, 1, 255", np.select([FAR < 16, FAR < 18], [1, 255])), ("0, 1, 2, 3, 4, 5, …", IDS),
+    ("0, 50, 100, 150, 200, 255", np.clip(6 - FAR // 5, 0, 5).astype(int) * 50 + 5 * (FAR < 10)),  # near each other, but flat
+    ("0, 1, 2, 3, 4, 5, …", IDS * (np.arange(80)[:, None] % 8 == 3) * (np.arange(160) % 8 == 3)),  # of single pixels
     ("3, 7, 255", np.select([FAR < 10, FAR < 20], [255, 7], 3)), ("0, 128, 255", np.select([FAR < 16, FAR < 18], [255, 128]))])
 def test_a_mask_with_several_levels_is_never_cut_silently(tmp_path, levels, mask):
     with pytest.raises(ValueError, match=f"got the levels {levels}; .*mask > 0"):

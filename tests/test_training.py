@@ -1,6 +1,7 @@
 import inspect
 import json
 import random
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -189,6 +190,26 @@ def test_a_callback_may_set_the_learning_rate_if_no_schedule_does(tmp_path):
     recipe = QUICK | dict(log_every=1, warmup=0, schedule="constant")
     history = ss.train(ss.build_model(**NETWORK), CONFIG, 4, tmp_path, callbacks=[lower], **recipe)
     assert history.learning_rate.iloc[-1] < history.learning_rate.iloc[0]
+
+
+def test_predicting_in_threads_leaves_nothing_switched_on(trained):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda n: ss.predict(trained.model, MASKS[0][n % 2:n % 2 + 1]).tobytes(), range(24)))
+    assert len({*found}) == 2 and not tf_config.is_op_determinism_enabled()
+    with deterministic():
+        with deterministic():
+            pass
+        assert tf_config.is_op_determinism_enabled()
+
+
+def test_a_reader_may_have_chosen_mixed_precision(tmp_path):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = ss.build_model(**NETWORK)
+        assert np.isfinite(ss.train(model, CONFIG, 2, tmp_path, **QUICK).loss).all() and ss.predict(model, MASKS[0]).dtype == np.float32
+        assert model.output.dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 def test_nothing_outside_is_changed(tmp_path):
