@@ -10,7 +10,9 @@ from shapeseg.utils import expect
 CLASSES = ("circle", "triangle", "quad", "pentagon", "unknown")
 KINDS = ("circle", "triangle", "quad", "pentagon", "star", "cross", "hexagon", "ell")
 NOVEL_KINDS = ("arrow", "heart", "drop")  # unknown figures that no training scene holds: they show whether "unknown" means anything
-LABELS = {kind: kind if kind in CLASSES else "unknown" for kind in KINDS + NOVEL_KINDS}
+# An open family of unknown figures: each of these kinds is random itself, so that "unknown" is learned as none of the four.
+OPEN_KINDS = ("blob", "irregular", "spiky", "ring", "comb", "letter", "moon", "sector", "rod")
+LABELS = {kind: kind if kind in CLASSES else "unknown" for kind in KINDS + NOVEL_KINDS + OPEN_KINDS}
 
 # What keeps a polygon true to its class: smallest and largest interior angle in degrees, shortest side as a share of the longest.
 ANGLES_AND_SIDES = {3: (35, 100, 0.5), 4: (60, 125, 0.5), 5: (80, 135, 0.5)}
@@ -148,6 +150,56 @@ def _arrow(rng):
     return np.array([(-1, 0), (0, barb), (0, w), (0.9, w), (0.9, -w), (0, -w), (0, -barb)])
 
 
+def _blob(rng):
+    waves = np.arange(2, rng.randint(4, 8))
+    radii = 1 + np.cos(waves * ROUND[:, None] + rng.uniform(0, 6.28, len(waves))) @ (rng.uniform(0.15, 0.4, len(waves)) / waves ** 0.5)
+    return _polar(0, np.maximum(radii, 0.25))
+
+
+def _ring(rng):
+    corners, thin = (64, 3, 4, 6)[rng.randint(4)], rng.uniform(0.4, 0.75)
+    outer = np.pad(_polar(0, np.ones(corners)) * (1, rng.uniform(0.75, 1)), ((0, 1), (0, 0)), "wrap")
+    return np.concatenate([outer, thin * outer[::-1]])  # a seam that nobody sees leads from one to the other
+
+
+def _comb(rng):
+    teeth, height, back = rng.randint(2, 5), rng.uniform(0.4, 1.2), rng.uniform(0.2, 0.5)
+    columns = np.arange(2 * teeth).repeat(2)[1:-1] / (2 * teeth - 1)
+    rows = height * np.resize([1, 1, back, back], 4 * teeth - 2)
+    return _centred([(0, 0), (height, 0), *zip(rows, columns), (height, 1), (0, 1)])
+
+
+LETTERS = {  # corners in units of (height, width), where 2 is to be 1 - the stroke and -1 the stroke
+    "T": [(0, 0), (0, 3), (1, 3), (1, 2), (3, 2), (3, 1), (1, 1), (1, 0)], "U": [(0, 0), (3, 0), (3, 3), (0, 3), (0, 2), (2, 2), (2, 1), (0, 1)],
+    "Z": [(0, 0), (0, 2), (2, 2), (2, 3), (3, 3), (3, 1), (1, 1), (1, 0)],
+    "F": [(0, 0), (3, 0), (3, 1), (2, 1), (2, 2.5), (1.5, 2.5), (1.5, 1), (1, 1), (1, 3), (0, 3)],
+    "H": [(0, 0), (3, 0), (3, 1), (2, 1), (2, 2), (3, 2), (3, 3), (0, 3), (0, 2), (1, 2), (1, 1), (0, 1)]}
+
+
+def _letter(rng):
+    stroke = rng.uniform(0.22, 0.38)
+    return _centred(np.interp([*LETTERS.values()][rng.randint(len(LETTERS))], [0, 1, 2, 3], [0, stroke, 1 - stroke, 1]) * (1, rng.uniform(0.7, 1)))
+
+
+def _moon(rng):
+    half = np.stack([np.sin(angles := np.linspace(-np.pi / 2, np.pi / 2, 40)), np.cos(angles)], axis=-1)
+    return _centred(np.concatenate([half, half[::-1] * (1, rng.uniform(-0.3, 0.75))]))
+
+
+def _sector(rng):
+    angles = np.linspace(0, rng.uniform(0.7, 4.6), 40)
+    return _centred([*zip(np.cos(angles), np.sin(angles)), (0, 0)])
+
+
+def _rod(rng):
+    power, both = 2 / rng.uniform(1.5, 6), np.stack([np.cos(ROUND), np.sin(ROUND)], axis=-1)
+    return np.sign(both) * np.abs(both) ** power * (1, rng.uniform(0.12, 0.4))
+
+
+def _centred(vertices):
+    return np.asarray(vertices, float) - (np.min(vertices, axis=0) + np.max(vertices, axis=0)) / 2
+
+
 ROUND = 2 * np.pi * np.arange(64) / 64
 OUTLINES = {
     "circle": lambda rng: _polar(0, np.ones(128)), "hexagon": lambda rng: _polar(0, rng.uniform(0.85, 1.0, 6)), "cross": _cross,
@@ -155,5 +207,8 @@ OUTLINES = {
     "star": lambda rng: _polar(0, np.array(rng.randint(5, 7) * [1.0, rng.uniform(0.35, 0.5)])), "ell": _ell, "arrow": _arrow,
     "heart": lambda rng: np.stack([-13 * np.cos(ROUND) + 5 * np.cos(2 * ROUND) + 2 * np.cos(3 * ROUND) + np.cos(4 * ROUND),
                                    16 * np.sin(ROUND) ** 3], axis=-1),
+    "blob": _blob, "ring": _ring, "comb": _comb, "letter": _letter, "moon": _moon, "sector": _sector, "rod": _rod,
+    "irregular": lambda rng: _polar(0, np.tile([0.3, 0], n := rng.randint(3, 7)) + rng.uniform(0.4, 0.7, 2 * n)),
+    "spiky": lambda rng: _polar(0, np.array(rng.randint(4, 10) * [1.0, rng.uniform(0.25, 0.55)])),
     "drop": lambda rng: np.stack([-np.cos(ROUND), np.sin(ROUND) * np.sin(ROUND / 2) ** rng.uniform(1.5, 2.5)], axis=-1),
 }
