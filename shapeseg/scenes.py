@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, Figure, blend, fill, outline, overlap, place, rim
+from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, OPEN_KINDS, Figure, blend, fill, outline, overlap, place, rim
 from shapeseg.utils import expect, is_int, is_number
 
 SPLITS = ("train", "validation", "test")
 TEXTURE_CELLS = 24  # per side
+RANGES = ("noise", "gradient", "texture", "blur", "contrast", "grain")  # what a scene may draw for itself
 
 
 @cache
@@ -35,7 +36,14 @@ class SceneConfig:
     visible : float in [0, 1], the share of each outline on whose two sides the levels of a channel differ by `contrast`
     noise, gradient, texture : float, in grey levels: standard deviation; amplitude of a slow change of the light, of a mottled texture
     blur : int, passes of a [1, 2, 1] / 4 filter in each direction, before the noise
+    contrast : int, the difference of levels on an outline's two sides, at least; None: 4 standard deviations, and nothing is clipped
+    grain : float, largest amplitude in grey levels of a texture of each figure's own
+    soft, opaque : float in [0, 1], share of the figures with soft edges; with no opacity below 1
+    zoom : (lowest, highest), a scene's radii are so many times larger, its figures fewer by the square of that
+    cut : bool, may the border cut figures, whose centres stay inside?
     twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
+
+    noise, gradient, texture, blur, contrast and grain may be (lowest, highest): each scene draws its own.
 
     Raises a ValueError if a value is out of its range or two of them contradict each other.
     """
@@ -52,6 +60,12 @@ class SceneConfig:
     gradient: float = 0.0
     texture: float = 0.0
     blur: int = 0
+    contrast: int = None
+    grain: float = 0.0
+    soft: float = 0.0
+    opaque: float = 0.0
+    zoom: tuple = (1.0, 1.0)
+    cut: bool = False
     twins: tuple = None
 
     def __post_init__(self):
@@ -65,26 +79,35 @@ class SceneConfig:
         expect(is_int(self.channels) and self.channels in (1, 3), "channels", "1 or 3", self.channels)
         expect(is_int(self.size, 16), "size", "an integer from 16", self.size)
         for name, min_, max_ in (("figures", 2 if self.twins else 1, 1000), ("radius", 4 / self.size, 0.45), ("opacity", 0.05, 1),
-                                 ("twins", 0.05, 0.9), ("visible", 0, 1), ("noise", 0, 40), ("gradient", 0, 100), ("texture", 0, 100),
-                                 ("blur", 0, 10)):
-            value, kind = getattr(self, name), is_int if name in ("figures", "blur") else is_number
-            if name in ("figures", "radius", "opacity", "twins"):
-                good = isinstance(value, tuple) and len(value) == 2 and all(kind(one, min_, max_) for one in value) and value[0] <= value[1]
+                                 ("twins", 0.05, 0.9), ("zoom", 0.1, 10), ("visible", 0, 1), ("soft", 0, 1), ("opaque", 0, 1),
+                                 ("noise", 0, 40), ("gradient", 0, 100), ("texture", 0, 100), ("blur", 0, 10), ("contrast", 1, 80),
+                                 ("grain", 0, 100)):
+            value, kind = getattr(self, name), is_int if name in ("figures", "blur", "contrast") else is_number
+            good = isinstance(value, tuple) and len(value) == 2 and all(kind(one, min_, max_) for one in value) and value[0] <= value[1]
+            if name in ("figures", "radius", "opacity", "twins", "zoom"):
                 expect(good or (name, value) == ("twins", None), name, f"(lowest, highest) from {min_:.3g} to {max_}", value)
             else:
-                expect(kind(value, min_, max_), name, f"a number from {min_} to {max_}", value)
-        expect(self.levels[1] - self.levels[0] >= 3 * self.contrast, "noise, gradient and texture", "grey levels for figures that must "
-               f"differ by {self.contrast}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
+                good = kind(value, min_, max_) or good and name in RANGES or (name, value) == ("contrast", None)
+                expect(good, name, f"a number from {min_} to {max_}" + ", or (lowest, highest)" * (name in RANGES), value)
+        expect(isinstance(self.cut, bool), "cut", "True or False", self.cut)
+        ranges = any(isinstance(getattr(self, name), tuple) for name in RANGES)
+        expect(self.contrast is not None or not (ranges or self.grain), "contrast", "a number where others are drawn from ranges", None)
+        expect(self.contrast is not None or self.levels[1] - self.levels[0] >= 3 * self.edge, "noise, gradient and texture", "grey levels for figures that must "
+               f"differ by {self.edge}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
 
     @cached_property
-    def contrast(self):
+    def edge(self):
         """Smallest difference of the grey levels on an edge's two sides: 4 standard deviations."""
+        if self.contrast is not None:
+            return self.contrast
         shading = (self.gradient + self.texture * TEXTURE_CELLS) * 2 / self.size  # from pixel to pixel
         return max(1, math.ceil(4 * self.noise + shading))
 
     @cached_property
     def levels(self):
-        """Lowest and highest level of flat colours: nothing added to them leaves [0, 255]."""
+        """Lowest and highest level of flat colours: nothing added to them leaves [0, 255], unless the contrast is given."""
+        if self.contrast is not None:
+            return 8, 247
         margin = math.ceil(_noise_levels(self.noise).max() + self.gradient + self.texture)
         return margin, 255 - margin
 
@@ -100,6 +123,9 @@ SCENE_CONFIGS = {
     "single": replace(ARTICLE, classes=("quad",), kinds=("quad",), figures=(1, 1)),
     "dense": replace(ARTICLE, figures=(10, 24)),  # what training prefers
     "crowded": CROWDED,
+    "varied": replace(ARTICLE, kinds=KINDS + OPEN_KINDS, figures=(2, 14), zoom=(0.4, 1.9), opacity=(0.4, 1.0), visible=0.7, opaque=0.2,
+                      noise=(0.0, 20.0), gradient=(0.0, 50.0), texture=(0.0, 25.0), blur=(0, 2), contrast=(12, 40), grain=(0.0, 40.0),
+                      soft=0.2, cut=True),  # what does not stop where the article's scenes do
     "novel": replace(ARTICLE, kinds=("circle", "triangle", "quad", "pentagon") + NOVEL_KINDS),
 }
 
@@ -127,6 +153,7 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     expect(is_int(index), "index", "an integer from 0", index)
     key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
     rng = np.random.RandomState(np.frombuffer(key, "<u4"))  # NumPy promises that its stream never changes
+    config = _settle(config, rng)
     background = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
     image = np.empty((config.size, config.size, config.channels), np.uint8)
     row = np.tile(background.astype(np.uint8), (config.size, 1))  # NumPy copies whole rows faster than single pixels
@@ -134,28 +161,92 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
         image[:] = row
         masks = np.zeros((config.size, config.size, len(config.classes)), bool)
         figures = _draw_figures(config, rng, image, masks)
-        if len(figures) >= config.figures[0]:
+        if len(figures) >= (config.figures[0] if config.contrast is None else 1):
             break
     else:
         raise ValueError(f"figures: found visible places for {len(figures)} of {config.figures[0]}; ask for fewer, smaller or less "
                          f"opaque ones, or a smaller share visible: {config}")
-    for amplitude, cells in ((config.gradient, 1), (config.texture, TEXTURE_CELLS)):  # random grids, of one cell and of many, made smooth
-        if amplitude:
-            grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
-            cell, rest = np.divmod(np.arange(config.size) * cells, config.size)
-            weights = np.zeros((config.size, cells + 1))  # linear interpolation, times the size
-            weights[np.arange(config.size), cell], weights[np.arange(config.size), cell + 1] = config.size - rest, rest
-            # Whole numbers below 2**53, so that the sums are exact in any order.
-            field = np.floor(weights @ grid @ weights.T / config.size**2)
-            image += field.astype(np.int64).astype(np.uint8)[..., None]
-    for _ in range(config.blur):  # a binomial filter along rows and columns, in whole numbers
-        padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
-        rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-        image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
-    # One table look-up turns uniform bytes into noise; the sum wraps around, so that -1 is 255.
-    noise = rng.bytes(image.size).translate(_noise_levels(config.noise).astype(np.uint8).tobytes())
-    image += np.frombuffer(noise, np.uint8).reshape(image.shape)
+    if config.contrast is not None:
+        _roughen(config, rng, image, figures)
+    else:
+        for amplitude, cells in ((config.gradient, 1), (config.texture, TEXTURE_CELLS)):
+            if amplitude:
+                image += _field(rng, config.size, amplitude, cells).astype(np.uint8)[..., None]
+    for _ in range(config.blur):
+        _blur(image)
+    # One table look-up turns uniform bytes into noise.
+    noise = np.frombuffer(rng.bytes(image.size).translate(_noise_levels(config.noise).astype(np.uint8).tobytes()), np.int8)
+    if config.contrast is not None:
+        image = np.clip(noise.reshape(image.shape) + image.astype(np.int16), 0, 255).astype(np.uint8)
+    else:
+        image += noise.view(np.uint8).reshape(image.shape)  # the sum wraps around, so that -1 is 255
     return Scene(image, masks, figures, tuple(background.tolist()))
+
+
+def _settle(config, rng):
+    """A config without ranges: what this scene drew."""
+    drawn = {name: value for name in RANGES if isinstance(value := getattr(config, name), tuple)}
+    for name, (low, high) in drawn.items():  # small values more often
+        drawn[name] = rng.randint(low, high + 1) if isinstance(low, int) else low + (high - low) * rng.uniform() ** 2
+    if config.zoom[0] < config.zoom[1]:
+        zoom = math.exp(rng.uniform(*np.log(config.zoom)))
+        drawn |= {"zoom": (zoom, zoom), "radius": tuple(min(0.45, max(4 / config.size, zoom * r)) for r in config.radius),
+                  "figures": tuple(max(1, round(n / zoom**2)) for n in config.figures)}
+    drawn |= {"noise": round(4 * drawn["noise"]) / 4} if "noise" in drawn else {}  # a table for each
+    return replace(config, **drawn) if drawn else config
+
+
+def _field(rng, size, amplitude, cells):
+    """A random grid of so many cells, made smooth; (size, size) int64 in [-amplitude, amplitude]."""
+    grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
+    cell, rest = np.divmod(np.arange(size) * cells, size)
+    weights = np.zeros((size, cells + 1))  # linear interpolation, times the size
+    weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = size - rest, rest
+    return np.floor(weights @ grid @ weights.T / size**2).astype(np.int64)  # whole numbers below 2**53: exact in any order
+
+
+@cache
+def _textures():
+    """Textures from coarse to fine, (1024, 1024) int8, from which scenes cut windows."""
+    return [_field(np.random.RandomState(cells), 1024, 127, cells).astype(np.int8) for cells in (16, 48, 96, 256)]
+
+
+def _cut_texture(rng, amplitude, shape):
+    texture = _textures()[rng.randint(4)]
+    for axis, length in enumerate(shape):
+        texture = texture.take(np.arange(first := rng.randint(1024), first + length) % 1024, axis)
+    return texture.astype(np.int16) * int(amplitude) >> 7
+
+
+def _blur(image):
+    """A binomial filter along rows and columns, in whole numbers, in place."""
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
+
+
+def _roughen(config, rng, image, figures):
+    """Light, textures, and soft edges of some figures, in place; what would leave [0, 255] is clipped."""
+    canvas = image.astype(np.int16)
+    ramp, (down, right) = np.arange(config.size) * 2 - config.size, rng.randint(-int(config.gradient), int(config.gradient) + 1, 2)
+    canvas += ((down * ramp)[:, None] // config.size + right * ramp // config.size).astype(np.int16)[..., None]
+    canvas += _cut_texture(rng, config.texture, canvas.shape[:2])[..., None]
+    boxes = []
+    for figure in figures:
+        box, inside = _clip(*fill(figure.vertices), config.size)
+        canvas[box] += (_cut_texture(rng, config.grain * rng.uniform(), inside.shape) * inside)[..., None]
+        boxes += [tuple(slice(max(side.start - 3, 0), side.stop + 3) for side in box)] if rng.uniform() < config.soft else []
+    np.clip(canvas, 0, 255, out=canvas)
+    image[:] = canvas
+    for box in boxes:
+        _blur(image[box])
+        _blur(image[box])
+
+
+def _clip(box, inside, size):
+    """The part of a figure's pixels that lies in the image."""
+    seen = tuple(slice(max(-side.start, 0), max(size - side.start, 0)) for side in box)
+    return tuple(slice(max(side.start, 0), min(side.stop, size)) for side in box), inside[seen]
 
 
 def check_key(config, seed, split):
@@ -176,7 +267,7 @@ def _draw_figures(config, rng, image, masks):
         if len(figures) == wanted or first and misses == 8:
             break
         figure = _draw_outline(config, rng, first)
-        box, inside = fill(figure.vertices)
+        box, inside = _clip(*fill(figure.vertices), config.size) if config.cut else fill(figure.vertices)
         looks = _choose_looks(config, rng, image, outlines, box, inside)
         misses = 0 if looks else misses + 1
         if looks:
@@ -194,7 +285,7 @@ def _draw_outline(config, rng, first=None):
         shape = outline(kind := kinds[rng.randint(len(kinds))], rng)
         radius = config.size * rng.uniform(*config.radius)
         angle = rng.uniform(0, 2 * np.pi)
-        low, high = radius, config.size - 1 - radius  # wholly inside the image
+        low, high = (0, config.size - 1) if config.cut else (radius, config.size - 1 - radius)  # wholly inside the image
         if first:
             reach = first.radius + radius
             low, high = np.maximum(low, np.subtract(first.centre, reach)), np.minimum(high, np.add(first.centre, reach))
@@ -229,13 +320,13 @@ def _choose_looks(config, rng, image, outlines, box, inside):
     for _ in range(8):
         colour = tuple([rng.randint(lowest, highest + 1) for _ in range(config.channels)])
         # In multiples of 1/256, so that blending is exact on every platform.
-        opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256
+        opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256 if not config.opaque or rng.uniform() >= config.opaque else 1.0
         left, after, target = spare.copy(), groups.copy(), []
         for figure, inner, outer, count in alike:
             inner = [round(a + opacity * (c - a)) for a, c in zip(inner, colour)]  # as `blend`, faster for a few levels
             if figure != new:
                 outer = [round(a + opacity * (c - a)) for a, c in zip(outer, colour)]
-            if max(map(abs, map(sub, inner, outer))) >= config.contrast:
+            if max(map(abs, map(sub, inner, outer))) >= config.edge:
                 target.append(len(after))
                 after.append((figure, inner, outer))
             else:
