@@ -5,6 +5,7 @@ import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 from tqdm import tqdm
 
+from shapeseg import augmentation
 from shapeseg.figures import CLASSES, check_names
 from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene
 from shapeseg.utils import atomic_write, expect, is_int, resolve_path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+LOOKS, POOL = 4, 32  # a drawn scene is changed at random so many times, in turn with so many others
 arrays_of = attrgetter("image", "masks")  # of a scene
 
 
@@ -33,30 +36,31 @@ def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
     return images, masks
 
 
-def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", dataset_size=None):
+def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", dataset_size=None, augment=False, crop=None):
     """Batches (images, masks), drawn by a thread while the caller works, anew in each loop; a ValueError names a wrong argument.
 
     data : SceneConfig, for its scenes `start`, `start` + 1, … of `seed` and `split`; or images (N, H, W, C) uint8 and masks
         (N, H, W, K) bool, gone through again and again, each time in another order, which depends on `seed` alone
     batch_size, start, count : int, scenes per batch, which the last may have fewer of; the first scene; scenes in all, None: no end
     dataset_size : int, go through so many scenes of the config again and again, as through arrays; None for new ones
+    augment, crop : bool, int, change each image and its masks as `augment` does; a scene of a config is then used four times
     """
     for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
                               ("dataset_size", dataset_size, 1)):
         expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
-        return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size)
+        return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
     images, masks = check_pair(data)
-    return Batches(lambda n: (images[n], masks[n]), seed, batch_size, start, count, len(images))
+    return Batches(lambda n: (images[n], masks[n]), seed, batch_size, start, count, len(images), augment, crop)
 
 
 class Batches:
     """Batches of the arrays that `load` gives for each index, loaded by another thread while the caller works."""
 
-    def __init__(self, load, seed, batch_size, start=0, count=None, dataset_size=None):
-        self.load, self.seed, self.batch_size, self.start, self.count, self.dataset_size = (
-            load, seed, batch_size, start, count, dataset_size)
+    def __init__(self, load, seed, batch_size, start=0, count=None, dataset_size=None, augment=False, crop=None):
+        self.seed, self.batch_size, self.start, self.count, self.dataset_size = seed, batch_size, start, count, dataset_size
+        self.load, self.augment, self.crop = lru_cache(POOL)(load) if augment and not dataset_size else load, augment, crop
 
     def __iter__(self):
         places, loading = itertools.islice(itertools.count(int(self.start)), self.count), []
@@ -68,8 +72,13 @@ class Batches:
             yield from (batch.result() for batch in loading)
 
     def load_batch(self, places):
-        indices = places if self.dataset_size is None else map(self.shuffled, places)
-        return tuple(map(np.stack, zip(*map(self.load, indices))))
+        return tuple(map(np.stack, zip(*map(self.load_one, places))))
+
+    def load_one(self, n):
+        if not self.augment:
+            return self.load(n if self.dataset_size is None else self.shuffled(n))
+        index = n // (LOOKS * POOL) * POOL + n % POOL if self.dataset_size is None else self.shuffled(n)
+        return augmentation.augment(*self.load(index), self.seed, n, self.crop)
 
     def shuffled(self, n):
         """The index in place n of a dataset of limited size, which is gone through in a new order each round."""

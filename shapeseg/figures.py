@@ -208,7 +208,7 @@ OUTLINES = {
     "heart": lambda rng: np.stack([-13 * np.cos(ROUND) + 5 * np.cos(2 * ROUND) + 2 * np.cos(3 * ROUND) + np.cos(4 * ROUND),
                                    16 * np.sin(ROUND) ** 3], axis=-1),
     "blob": _blob, "ring": _ring, "comb": _comb, "letter": _letter, "moon": _moon, "sector": _sector, "rod": _rod,
-    "irregular": lambda rng: _polar(0, np.tile([0.4, 0], n := rng.randint(3, 7)) + rng.uniform(0.35, 0.6, 2 * n)),
+    "irregular": lambda rng: _polar(0, np.tile([0.5, 0], n := rng.randint(4, 7)) + rng.uniform(0.25, 0.5, 2 * n)),
     "spiky": lambda rng: _polar(0, np.array(rng.randint(4, 10) * [1.0, rng.uniform(0.25, 0.55)])),
     "drop": lambda rng: np.stack([-np.cos(ROUND), np.sin(ROUND) * np.sin(ROUND / 2) ** rng.uniform(1.5, 2.5)], axis=-1),
 }

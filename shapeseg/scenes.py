@@ -1,27 +1,20 @@
 """One scene: a config, a seed and an index become an image and its masks."""
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from operator import sub
-from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
 
+from shapeseg.augmentation import blur, noise, noise_levels
 from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, OPEN_KINDS, Figure, blend, fill, outline, overlap, place, rim
-from shapeseg.utils import expect, is_int, is_number
+from shapeseg.utils import expect, is_int, is_number, random_key
 
 SPLITS = ("train", "validation", "test")
 TEXTURE_CELLS = 24  # per side
 RANGES = ("noise", "gradient", "texture", "blur", "contrast", "grain")  # what a scene may draw for itself
-
-
-@cache
-def _noise_levels(noise):
-    """The 256 equally likely levels of the noise: quantiles of a normal distribution, rounded."""
-    return np.array([round(noise * NormalDist().inv_cdf((k + 0.5) / 256)) for k in range(256)])
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class SceneConfig:
         """Lowest and highest level of flat colours: nothing added to them leaves [0, 255], unless the contrast is given."""
         if self.contrast is not None:
             return 8, 247
-        margin = math.ceil(_noise_levels(self.noise).max() + self.gradient + self.texture)
+        margin = math.ceil(noise_levels(self.noise).max() + self.gradient + self.texture)
         return margin, 255 - margin
 
 
@@ -151,8 +144,7 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     """
     check_key(config, seed, split)
     expect(is_int(index), "index", "an integer from 0", index)
-    key = hashlib.sha256(f"{split} {int(seed)} {int(index)}".encode()).digest()
-    rng = np.random.RandomState(np.frombuffer(key, "<u4"))  # NumPy promises that its stream never changes
+    rng = random_key(split, seed, index)
     config = _settle(config, rng)
     background = rng.randint(config.levels[0], config.levels[1] + 1, config.channels)
     image = np.empty((config.size, config.size, config.channels), np.uint8)
@@ -173,13 +165,12 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
             if amplitude:
                 image += _field(rng, config.size, amplitude, cells).astype(np.uint8)[..., None]
     for _ in range(config.blur):
-        _blur(image)
-    # One table look-up turns uniform bytes into noise.
-    noise = np.frombuffer(rng.bytes(image.size).translate(_noise_levels(config.noise).astype(np.uint8).tobytes()), np.int8)
+        blur(image)
+    grain = noise(rng, image.shape, config.noise)
     if config.contrast is not None:
-        image = np.clip(noise.reshape(image.shape) + image.astype(np.int16), 0, 255).astype(np.uint8)
+        image = np.clip(grain + image.astype(np.int16), 0, 255).astype(np.uint8)
     else:
-        image += noise.view(np.uint8).reshape(image.shape)  # the sum wraps around, so that -1 is 255
+        image += grain.view(np.uint8)  # the sum wraps around, so that -1 is 255
     return Scene(image, masks, figures, tuple(background.tolist()))
 
 
@@ -218,13 +209,6 @@ def _cut_texture(rng, amplitude, shape):
     return texture.astype(np.int16) * int(amplitude) >> 7
 
 
-def _blur(image):
-    """A binomial filter along rows and columns, in whole numbers, in place."""
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
-    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
-    image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
-
-
 def _roughen(config, rng, image, figures):
     """Light, textures, and soft edges of some figures, in place; what would leave [0, 255] is clipped."""
     canvas = image.astype(np.int16)
@@ -239,8 +223,8 @@ def _roughen(config, rng, image, figures):
     np.clip(canvas, 0, 255, out=canvas)
     image[:] = canvas
     for box in boxes:
-        _blur(image[box])
-        _blur(image[box])
+        blur(image[box])
+        blur(image[box])
 
 
 def _clip(box, inside, size):

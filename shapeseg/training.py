@@ -23,7 +23,8 @@ FAST_TRAINING = MappingProxyType(dict(
 
 
 def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20,
-          schedule="cosine", weight_decay=1e-2, dataset_size=None, validation=None, keep="last", log_every=25):
+          schedule="cosine", weight_decay=1e-2, dataset_size=None, augment=False, crop=None, validation=None,
+          keep="last", log_every=25):
     """Train a model in place, to the bit the same each time; the defaults are those of `FAST_TRAINING`.
 
     Called again with the same arguments, a run that was stopped resumes from its last checkpoint, with the weights that it had then,
@@ -39,6 +40,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
         there or fall to 0 along half a cosine
     dataset_size, validation : int, go through so many scenes of the config again and again; (images, masks), scored after each epoch
+    augment, crop : bool, int, change each image and its masks at random, and cut squares out of them, as `shapeseg.augment` does
     keep : "last", or "best", the weights of the epoch with the highest val_iou, also of a run that was killed and resumed
     log_every : int, steps between two rows of the history, and between two checkpoints
 
@@ -48,7 +50,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     another or a damaged run; OSError if the disk is full; RuntimeError if another process trains there or the loss is not finite.
     """
     arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
-                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, keep=keep, log_every=log_every)
+                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, augment=augment, crop=crop,
+                     keep=keep, log_every=log_every)
     for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
     expect(dataset_size is None or is_int(dataset_size, 1), "dataset_size", "None or an integer from 1", dataset_size)
@@ -101,7 +104,7 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
     if run.step:
         print(f"{run_dir.name}: resumes at step {run.step} of {steps}" + "; the callbacks start anew" * bool(callbacks))
     if run.step < steps:
-        place = dict(seed=arguments["seed"], batch_size=batch_size, start=run.step * batch_size, dataset_size=arguments["dataset_size"])
+        place = dict(start=run.step * batch_size, **{name: arguments[name] for name in ("seed", "batch_size", "dataset_size", "augment", "crop")})
         batches = iter(stream(data, **place)) if len(losses) == 1 else stream_targets(data, model, **place)
         with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
             progress = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (

@@ -1,6 +1,7 @@
 """What all modules share: argument checks, paths, files that are whole or absent, a run's results."""
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -29,6 +30,11 @@ def is_int(value, min=0, max=math.inf):
 
 def is_number(value, min=-math.inf, max=math.inf):
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and min <= value <= max
+
+
+def random_key(*words):
+    """A random stream that depends on these words alone; NumPy promises that it never changes."""
+    return np.random.RandomState(np.frombuffer(hashlib.sha256(" ".join(map(str, words)).encode()).digest(), "<u4"))
 
 
 def check_parameters(**parameters):

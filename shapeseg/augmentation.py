@@ -1,0 +1,86 @@
+"""Random changes to an image and its masks: other light, other lenses, other places."""
+
+import math
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+from PIL import Image
+
+from shapeseg.utils import expect, is_int, random_key
+
+
+def augment(image, masks, seed=0, index=0, crop=None):
+    """Change an image and its masks at random: a pure function of both, the seed and the index, so that a run can resume.
+
+    image, masks : (H, W, C) uint8, (H, W, K) bool
+    seed, index : int, from 0; each index draws other changes
+    crop : int, side in pixels of a square that is cut out, more often where a mask is, and shown 0.7 to 1.4 times as large; None
+        keeps the whole image at its size
+
+    Quarter turns (of images that are not square: half turns), mirror images; of four images in five also gamma, contrast,
+    brightness, blur and noise, each half of the time. Returns such a pair, of size crop × crop or as turned. Raises a ValueError.
+    """
+    expect(np.ndim(image) == np.ndim(masks) == 3 and image.dtype == np.uint8 and masks.dtype == bool and image.shape[:2] == masks.shape[:2],
+           "image and masks", "(H, W, C) uint8 and (H, W, K) bool", (image, masks))
+    expect(is_int(index), "index", "an integer from 0", index)
+    expect(crop is None or is_int(crop, 16), "crop", "None or an integer from 16", crop)
+    rng = random_key("augment", seed, index)
+    if crop:
+        image, masks = _crop(image, masks, rng, crop)
+    image, masks = _turn(image, masks, rng.randint(4) if image.shape[0] == image.shape[1] else 2 * rng.randint(2), rng.randint(2))
+    return (_expose(image, rng) if rng.uniform() < 0.8 else image), masks
+
+
+def _crop(image, masks, rng, crop):
+    size = np.array(image.shape[:2])
+    side = np.minimum(round(crop / math.exp(rng.uniform(math.log(0.7), math.log(1.4)))), size)
+    seen = np.flatnonzero(masks[..., rng.randint(masks.shape[-1])]) if rng.uniform() < 0.75 else ()
+    inside = np.divmod(seen[rng.randint(len(seen))], size[1]) if len(seen) else rng.randint(size)  # is to lie in the square
+    low, high = np.maximum(np.array(inside) - side + 1, 0), np.minimum(inside, size - side)
+    top, left = (rng.randint(a, b + 1) for a, b in zip(low, high))
+    bottom, right = (top, left) + side
+    parts = [Image.fromarray(channel).resize((crop, crop), Image.Resampling.BILINEAR, (left, top, right, bottom))
+             for channel in np.moveaxis(image, -1, 0)]
+    rows, columns = ((start + (np.arange(crop) + 0.5) * length / crop).astype(int) for start, length in zip((top, left), side))
+    return np.stack([np.asarray(part) for part in parts], axis=-1), masks[rows[:, None], columns]
+
+
+def _turn(image, masks, quarters, mirror):
+    """Both by so many quarter turns; then, if `mirror`, left and right change places."""
+    both = []
+    for array in (image, masks):
+        pixels = np.ascontiguousarray(array).view(f"V{array.shape[-1] * array.itemsize}")[..., 0]  # moved as one
+        turned = np.ascontiguousarray(np.rot90(pixels, quarters)[:, ::-1 if mirror else 1])
+        both.append(turned.view(array.dtype).reshape(*turned.shape, -1))
+    return both
+
+
+def _expose(image, rng):
+    gamma, contrast, brightness, passes, sigma = (value if rng.uniform() < 0.5 else none for value, none in (
+        (math.exp(rng.uniform(-0.5, 0.5)), 1), (rng.uniform(0.5, 1.3), 1), (rng.uniform(-40, 40), 0), (rng.randint(1, 4), 0),
+        (rng.randint(1, 65) / 4, 0)))
+    levels = 255 * (np.arange(256) / 255) ** gamma
+    image = np.rint(np.clip(127.5 + contrast * (levels - 127.5) + brightness, 0, 255)).astype(np.uint8)[image]
+    for _ in range(passes):
+        blur(image)
+    return np.clip(image + noise(rng, image.shape, sigma), 0, 255).astype(np.uint8) if sigma else image
+
+
+@cache
+def noise_levels(sigma):
+    """The 256 equally likely levels of the noise: quantiles of a normal distribution, rounded."""
+    return np.array([round(sigma * NormalDist().inv_cdf((k + 0.5) / 256)) for k in range(256)])
+
+
+def noise(rng, shape, sigma):
+    """Noise of so many grey levels' standard deviation, int8: one table look-up turns uniform bytes into it."""
+    table = noise_levels(sigma).astype(np.uint8).tobytes()
+    return np.frombuffer(rng.bytes(math.prod(shape)).translate(table), np.int8).reshape(shape)
+
+
+def blur(image):
+    """A binomial filter along rows and columns, [1, 2, 1] / 4, in whole numbers, in place."""
+    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
+    rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
+    image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
