@@ -84,3 +84,26 @@ def blur(image):
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge").astype(np.uint16)
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
+
+
+def field(rng, size, amplitude, cells):
+    """A random grid of so many cells, made smooth; (size, size) int64 in [-amplitude, amplitude]."""
+    grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
+    cell, rest = np.divmod(np.arange(size) * cells, size)
+    weights = np.zeros((size, cells + 1))  # linear interpolation, times the size
+    weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = size - rest, rest
+    return np.floor(weights @ grid @ weights.T / size**2).astype(np.int64)  # whole numbers below 2**53: exact in any order
+
+
+@cache
+def _textures():
+    """Textures from coarse to fine, (1024, 1024) int8, from which scenes cut windows."""
+    return [field(np.random.RandomState(cells), 1024, 127, cells).astype(np.int8) for cells in (16, 48, 96, 256)]
+
+
+def cut_texture(rng, amplitude, shape):
+    """A window of a random texture, (h, w) int16 in [-amplitude, amplitude]."""
+    texture = _textures()[rng.randint(4)]
+    for axis, length in enumerate(shape):
+        texture = texture.take(np.arange(first := rng.randint(1024), first + length) % 1024, axis)
+    return texture.astype(np.int16) * int(amplitude) >> 7

@@ -53,8 +53,11 @@ def place(vertices, centre, radius, angle):
     return np.rint((centre + radius * (vertices @ np.array([[cos, sin], [-sin, cos]]))) * GRID) / GRID
 
 
-def fill(vertices):
-    """The pixels whose centres (whole numbers) are inside an outline, by the even-odd rule: their box, two slices, (h, w) bool."""
+def fill(vertices, shape=None):
+    """The pixels whose centres (whole numbers) are inside an outline, by the even-odd rule: their box, two slices, (h, w) bool.
+
+    With a shape (height, width), only those that are in an image of that size.
+    """
     vertices = np.asarray(vertices, float)
     expect(vertices.shape[1:] == (2,) and len(vertices) >= 3 and np.isfinite(vertices).all(), "vertices",
            "(V, 2) finite numbers, V from 3", vertices)
@@ -75,16 +78,18 @@ def fill(vertices):
     ends = np.concatenate([[0], crossings, [height * width]]).astype(int)
     odd = np.zeros(len(ends) - 1, bool)
     odd[1::2] = True
-    inside = np.repeat(odd, ends[1:] - ends[:-1]).reshape(height, width)
-    return (slice(top, bottom), slice(left, right)), inside
+    box, inside = (slice(top, bottom), slice(left, right)), np.repeat(odd, ends[1:] - ends[:-1]).reshape(height, width)
+    if shape is None:
+        return box, inside
+    seen = tuple(slice(max(-side.start, 0), max(size - side.start, 0)) for side, size in zip(box, shape))
+    return tuple(slice(max(side.start, 0), max(min(side.stop, size), 0)) for side, size in zip(box, shape)), inside[seen]
 
 
 def outline_mask(vertices, shape):
     """The pixels inside an outline in an image of this (height, width), also of an outline that leaves it; (H, W) bool."""
     mask = np.zeros(shape, bool, "F")  # as COCO encodes it, column by column
-    box, inside = fill(vertices)
-    seen = tuple(slice(max(-side.start, 0), max(size - side.start, 0)) for side, size in zip(box, shape))
-    mask[tuple(slice(max(side.start, 0), max(side.stop, 0)) for side in box)] = inside[seen]
+    box, inside = fill(vertices, shape)
+    mask[box] = inside
     return mask
 
 

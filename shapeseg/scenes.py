@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from operator import sub
 from types import SimpleNamespace
 
 import numpy as np
 
-from shapeseg.augmentation import blur, noise, noise_levels
+from shapeseg.augmentation import blur, cut_texture, field, noise, noise_levels
 from shapeseg.figures import CLASSES, KINDS, LABELS, NOVEL_KINDS, OPEN_KINDS, Figure, blend, fill, outline, overlap, place, rim
 from shapeseg.utils import expect, is_int, is_number, random_key
 
@@ -163,7 +163,7 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
     else:
         for amplitude, cells in ((config.gradient, 1), (config.texture, TEXTURE_CELLS)):
             if amplitude:
-                image += _field(rng, config.size, amplitude, cells).astype(np.uint8)[..., None]
+                image += field(rng, config.size, amplitude, cells).astype(np.uint8)[..., None]
     for _ in range(config.blur):
         blur(image)
     grain = noise(rng, image.shape, config.noise)
@@ -187,50 +187,22 @@ def _settle(config, rng):
     return replace(config, **drawn) if drawn else config
 
 
-def _field(rng, size, amplitude, cells):
-    """A random grid of so many cells, made smooth; (size, size) int64 in [-amplitude, amplitude]."""
-    grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
-    cell, rest = np.divmod(np.arange(size) * cells, size)
-    weights = np.zeros((size, cells + 1))  # linear interpolation, times the size
-    weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = size - rest, rest
-    return np.floor(weights @ grid @ weights.T / size**2).astype(np.int64)  # whole numbers below 2**53: exact in any order
-
-
-@cache
-def _textures():
-    """Textures from coarse to fine, (1024, 1024) int8, from which scenes cut windows."""
-    return [_field(np.random.RandomState(cells), 1024, 127, cells).astype(np.int8) for cells in (16, 48, 96, 256)]
-
-
-def _cut_texture(rng, amplitude, shape):
-    texture = _textures()[rng.randint(4)]
-    for axis, length in enumerate(shape):
-        texture = texture.take(np.arange(first := rng.randint(1024), first + length) % 1024, axis)
-    return texture.astype(np.int16) * int(amplitude) >> 7
-
-
 def _roughen(config, rng, image, figures):
     """Light, textures, and soft edges of some figures, in place; what would leave [0, 255] is clipped."""
     canvas = image.astype(np.int16)
     ramp, (down, right) = np.arange(config.size) * 2 - config.size, rng.randint(-int(config.gradient), int(config.gradient) + 1, 2)
     canvas += ((down * ramp)[:, None] // config.size + right * ramp // config.size).astype(np.int16)[..., None]
-    canvas += _cut_texture(rng, config.texture, canvas.shape[:2])[..., None]
+    canvas += cut_texture(rng, config.texture, canvas.shape[:2])[..., None]
     boxes = []
     for figure in figures:
-        box, inside = _clip(*fill(figure.vertices), config.size)
-        canvas[box] += (_cut_texture(rng, config.grain * rng.uniform(), inside.shape) * inside)[..., None]
+        box, inside = fill(figure.vertices, image.shape)
+        canvas[box] += (cut_texture(rng, config.grain * rng.uniform(), inside.shape) * inside)[..., None]
         boxes += [tuple(slice(max(side.start - 3, 0), side.stop + 3) for side in box)] if rng.uniform() < config.soft else []
     np.clip(canvas, 0, 255, out=canvas)
     image[:] = canvas
     for box in boxes:
         blur(image[box])
         blur(image[box])
-
-
-def _clip(box, inside, size):
-    """The part of a figure's pixels that lies in the image."""
-    seen = tuple(slice(max(-side.start, 0), max(size - side.start, 0)) for side in box)
-    return tuple(slice(max(side.start, 0), min(side.stop, size)) for side in box), inside[seen]
 
 
 def check_key(config, seed, split):
@@ -251,7 +223,7 @@ def _draw_figures(config, rng, image, masks):
         if len(figures) == wanted or first and misses == 8:
             break
         figure = _draw_outline(config, rng, first)
-        box, inside = _clip(*fill(figure.vertices), config.size) if config.cut else fill(figure.vertices)
+        box, inside = fill(figure.vertices, image.shape) if config.cut else fill(figure.vertices)
         looks = _choose_looks(config, rng, image, outlines, box, inside)
         misses = 0 if looks else misses + 1
         if looks:

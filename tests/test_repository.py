@@ -60,9 +60,9 @@ def test_public_names_are_there_and_documented():
 
 def test_the_house_is_small_and_in_order():
     lines = {path.stem: len(path.read_text().splitlines()) for path in MODULES}
-    assert max(lines.values()) <= 300 and sum(lines.values()) <= 2150, lines
-    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("tests/*.py")) <= 2300
-    order = ("backend utils figures scenes datasets metrics layers models inference training checkpoints objects coco sweeps "
+    assert max(lines.values()) <= 300 and sum(lines.values()) <= 2350, lines
+    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("tests/*.py")) <= 2400
+    order = ("backend utils augmentation figures scenes datasets metrics layers models inference training checkpoints objects coco sweeps "
              "plots").split()
     assert set(lines) == {"__init__", *order}
     for path in MODULES[1:]:  # an import points up the list (but for training's, whose checkpoints are its own)
