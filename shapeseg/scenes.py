@@ -84,7 +84,7 @@ class SceneConfig:
                 expect(good, name, f"a number from {min_} to {max_}" + ", or (lowest, highest)" * (name in RANGES), value)
         expect(isinstance(self.cut, bool), "cut", "True or False", self.cut)
         ranges = any(isinstance(getattr(self, name), tuple) for name in RANGES)
-        expect(self.contrast is not None or not (ranges or self.grain), "contrast", "a number where others are drawn from ranges", None)
+        expect(self.contrast is not None or not (ranges or self.grain or self.soft), "contrast", "a number beside ranges, grain or soft edges", None)
         expect(self.contrast is not None or self.levels[1] - self.levels[0] >= 3 * self.edge, "noise, gradient and texture", "grey levels for figures that must "
                f"differ by {self.edge}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
 

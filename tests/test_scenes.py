@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shapeseg as ss
-from shapeseg.figures import outline_mask
+from shapeseg.figures import OPEN_KINDS, outline_mask
 from shapeseg.scenes import blend
 
 # CRC-32 of image and masks of scene 7, seed 3, and of 25 scenes at 128×128: the same on every machine, for ever.
@@ -77,6 +77,21 @@ def test_classes_overlap_and_both_channels_are_set():
     assert 0.975 < 1 - np.mean([scene.masks.mean() for scene in scenes]) < 0.988  # what all zeros score
 
 
+def test_varied_scenes_vary_in_all_that_they_should():
+    config = replace(ss.SCENE_CONFIGS["varied"], size=256)
+    scenes = [ss.draw_scene(config, 1, index) for index in range(150)]
+    figures = [figure for scene in scenes for figure in scene.figures]
+    radii = np.array([figure.radius for figure in figures]) / 256
+    assert 0.019 < radii.min() < 0.03 and 0.2 < radii.max() < 0.31
+    assert {figure.kind for figure in figures} == {*ss.KINDS, *OPEN_KINDS} and not {*ss.NOVEL_KINDS} & {*OPEN_KINDS}
+    cut = [((figure.vertices < -0.5) | (figure.vertices > 255.5)).any() for figure in figures]
+    opaque = [figure.opacity == 1 for figure in figures]
+    assert 0.05 < np.mean(cut) < 0.5 and 0.1 < np.mean(opaque) < 0.35
+    rough = [np.abs(np.diff(scene.image[..., 0].astype(int))).mean() for scene in scenes]  # noise and texture
+    light = [scene.image.mean() for scene in scenes]
+    assert np.quantile(rough, 0.1) < 3 and np.quantile(rough, 0.9) > 8 and np.quantile(light, 0.1) < 80 and np.quantile(light, 0.9) > 175
+
+
 @pytest.mark.parametrize("twins", [(0.1, 0.6), (0.6, 0.8)])
 def test_twins_overlap_by_as_much_as_asked_for(twins):
     config = replace(ss.CROWDED, size=256, twins=twins)
@@ -102,8 +117,9 @@ def test_splits_seeds_and_indices_are_different_scenes_and_one_parameter_changes
     "kinds": [("circle", "blob"), ("circle",), ()], "figures": [(5, 2), (0, 2), 3, (1, 2.5), (1, 1001), ("1", "3")],
     "radius": [(0.2, 0.1), (0.001, 0.1), (0.1, 0.6), (float("nan"), 0.1), 0.1], "opacity": [(0, 1), (0.5, 1.2)],
     "visible": [1.5, "0.5"], "noise": [40.5, -1, float("nan"), "4", 30], "gradient": [101, None], "texture": [100.5, "rough"],
-    "blur": [11, 1.5]}.items() for value in values] + [
-    dict(figures=(1, 8), twins=(0.1, 0.6)), *(dict(twins=twins, figures=(2, 8)) for twins in ((0.6, 0.1), (0.1, 0.95), 0.5)),
+    "blur": [11, 1.5, (0, 1.5)], "contrast": [0, 2.5, (12, 90)], "grain": [(3, 2)], "soft": [1.1], "opaque": [(0, 1)],
+    "zoom": [1.0, (2, 1), (0, 1)], "cut": [1]}.items() for value in values] + [
+    dict(contrast=None, grain=5.0), dict(contrast=None, soft=0.5), dict(figures=(1, 8), twins=(0.1, 0.6)), *(dict(twins=twins, figures=(2, 8)) for twins in ((0.6, 0.1), (0.1, 0.95), 0.5)),
     dict(figures=(60, 70), size=64, radius=(0.3, 0.45), opacity=(0.9, 0.9))], ids=str)
 def test_a_config_that_is_wrong_or_contradicts_itself_or_asks_for_too_much(wrong):
     with pytest.raises(ValueError, match=f"^{[*wrong][0]}\\b.*: "):
