@@ -18,7 +18,7 @@ def augment(image, masks, seed=0, index=0, crop=None):
     crop : int, side in pixels of a square that is cut out, more often where a mask is, and shown 0.7 to 1.4 times as large; None
         keeps the whole image at its size
 
-    Quarter turns (of images that are not square: half turns), mirror images; of four images in five also gamma, contrast,
+    Quarter turns (of images that are not square: half turns), mirror images; of every second image also gamma, contrast,
     brightness, blur and noise, each half of the time. Returns such a pair, of size crop × crop or as turned. Raises a ValueError.
     """
     expect(np.ndim(image) == np.ndim(masks) == 3 and image.dtype == np.uint8 and masks.dtype == bool and image.shape[:2] == masks.shape[:2],
@@ -29,7 +29,7 @@ def augment(image, masks, seed=0, index=0, crop=None):
     if crop:
         image, masks = _crop(image, masks, rng, crop)
     image, masks = _turn(image, masks, rng.randint(4) if image.shape[0] == image.shape[1] else 2 * rng.randint(2), rng.randint(2))
-    return (_expose(image, rng) if rng.uniform() < 0.8 else image), masks
+    return (_expose(image, rng) if rng.uniform() < 0.5 else image), masks
 
 
 def _crop(image, masks, rng, crop):

@@ -48,6 +48,7 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
     for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
                               ("dataset_size", dataset_size, 1)):
         expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
+    expect(isinstance(augment, bool) and (augment or crop is None), "augment", "True or False, and True beside a crop", augment)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)

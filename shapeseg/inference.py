@@ -32,7 +32,7 @@ def run_network(model, images, outputs=None):
     channels = [output.shape[-1] for output in model.outputs[:outputs]]
     channels[0] -= model.get_layer("masks").get_config()["activation"] == "softmax"
     patch = model.get_layer("fold").patch
-    strides = [1, patch, 2 * patch][:len(channels)]  # pixels of the image per pixel of the output
+    strides = [1, patch, 2 * patch, 1][:len(channels)]  # pixels of the image per pixel of the output
     results = [np.empty((len(images), -(-images.shape[1] // stride), -(-images.shape[2] // stride), count), np.float32)
                for stride, count in zip(strides, channels)]
     run = _forward(model, len(strides))

@@ -22,7 +22,7 @@ ARTICLE_MODEL = MappingProxyType(dict(  # the article's network, at full resolut
 FAST_MODEL = MappingProxyType(dict(widths=(32, 64, 128), convolutions=(1, 2, 2), kernels=(3,), skip="concat", patch=4, contrast=17,
                                    activation="silu", dropout=0.0))
 
-OUTLINE_WIDTH = 128  # channels of the block that finds outlines
+OUTLINE_WIDTH = 64  # channels of the two blocks that find outlines
 PRIOR = 0.02  # share of the pixels that belong to a class; where the head starts
 
 
@@ -43,7 +43,8 @@ def build_model(classes=5, channels=1, widths=(32, 64, 128), convolutions=None, 
     rays : int, above 0 the network also finds objects (see `find_objects`) by their centre and so many distances to the outline
 
     Returns a keras.Model from images (N, H, W, C) uint8, any H and W, to probabilities (N, H, W, K) float32 (softmax: K + 1); with
-    rays also to centres (N, h, w, K), one pixel per patch, and outlines (N, h / 2, w / 2, 2 + rays). Raises ValueError.
+    rays also to centres (N, h, w, K), one pixel per patch, outlines (N, h / 2, w / 2, 2 + rays), and edges (N, H, W, 1), the logits
+    of whether an outline passes there. Raises ValueError.
     """
     convolutions = (1, *(2,) * (np.size(widths) - 1)) if convolutions is None else convolutions
     convolutions = (convolutions,) * np.size(widths) if is_int(convolutions) else convolutions
@@ -101,11 +102,15 @@ def _build(classes, channels, widths, convolutions, kernels, skip, patch, contra
     # Where a centre is, the fine features say; where from there the outline, the coarse ones, which see far.
     centres = encoder_block(x, widths[0], kernels[:1], name="centres", **options)
     outlines = encoder_block(coarse, OUTLINE_WIDTH, kernels[:1], name="outlines", **options)
+    outlines = encoder_block(outlines, OUTLINE_WIDTH, kernels[:1], name="outlines_2", **options)
     centres_head = layers.Conv2D(classes, 1, name="centres_head")
     outlines_head = layers.Conv2D(2 + rays, 1, name="outlines_head")
-    model = keras.Model(image, [masks, centres_head(centres), outlines_head(outlines)], name="shapeseg")
+    edges_head = layers.Conv2D(patch**2, 1, name="edges_head")
+    edges = CropLike(name="edges")([DepthToSpace(patch, name="edges_unfold")(edges_head(x)), image])
+    model = keras.Model(image, [masks, centres_head(centres), outlines_head(outlines), edges], name="shapeseg")
     centres_head.bias.assign([-5.0] * classes)  # a centre is rare, the offset to it small, an outline a few patches away
     outlines_head.bias.assign([0.0] * 2 + [2.5] * rays)
+    edges_head.bias.assign([-3.0] * patch**2)
     return model
 
 

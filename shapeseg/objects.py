@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from pycocotools import mask as rle
+from scipy.ndimage import map_coordinates
 from scipy.optimize import linear_sum_assignment
+from scipy.special import expit
 
 from shapeseg.backend import tf
 from shapeseg.datasets import Batches
@@ -13,9 +15,11 @@ from shapeseg.inference import run_network
 from shapeseg.scenes import draw_scene
 from shapeseg.utils import expect, is_number
 
-NMS_IOU = 0.6  # two outlines whose IoU is higher are one object (non-maximum suppression)
+NMS_IOU = 0.5  # two outlines whose IoU is higher are one object (non-maximum suppression)
 MAX_PEAKS, PIXELS_PER_PEAK = 100, 2500  # so many of the peaks are looked at, the surest, or one per so many pixels
 WINDOW = 3  # side of the window in which a centre is the highest, and of that around it in which its outline is learned
+LOOK, SPREAD = np.linspace(0.5, 1.5, 41), 0.25  # where a second look searches, and how far off rays may be: shares of their lengths
+FAINT = 0.05  # edges that are less likely move no ray
 MAX_LOG_RAY = 7.0  # the network gives the logarithms of the rays in patches, and exp must not overflow
 
 
@@ -37,14 +41,15 @@ def find_objects(model, image, threshold=0.3, classes=None):
     The model is from ``build_model(rays=…)`` or ``load_model("objects")``; `classes` names its masks. Returns a list of the Objects
     with a score of at least `threshold`, in (0, 1), the surest first, each drawn in full, also where it lies under another; and the
     masks, (H, W, K) float32 in [0, 1], as `predict` gives them. Raises a ValueError if an argument is not as above. Sources: Zhou
-    et al. 2019 (centres as a heat map), Schmidt et al. 2018 and Xie et al. 2020 (outlines as distances along rays).
+    et al. 2019 (centres as a heat map), Schmidt et al. 2018 and Xie et al. 2020 (outlines as distances along rays), Blake and Isard
+    1998 (a second look, for edges along lines).
     """
-    expect(len(getattr(model, "outputs", ())) == 3, "model", 'one from build_model(rays=64) or load_model("objects")', model)
+    expect(len(getattr(model, "outputs", ())) == 4, "model", 'one from build_model(rays=64) or load_model("objects")', model)
     expect(is_number(threshold) and 0 < threshold < 1, "threshold", "a number between 0 and 1", threshold)
     expect(np.ndim(image) == 3, "image", f"one image (H, W, {model.input_shape[-1]}) uint8", image)
     names = check_names(classes, model.outputs[1].shape[-1])
-    masks, centres, outlines = (result[0] for result in run_network(model, np.asarray(image)[None]))
-    return decode(centres, outlines, model.get_layer("fold").patch, threshold, names), masks
+    masks, *others = (result[0] for result in run_network(model, np.asarray(image)[None]))
+    return decode(*others, model.get_layer("fold").patch, threshold, names), masks
 
 
 def match_objects(figures, objects, shape, min_iou=0.5):
@@ -71,12 +76,23 @@ def directions(rays):
 
 
 def anchor(figure):
-    """The point about which a figure is star-convex: its centre of mass or, if that sees not all of it, `figure.centre`."""
+    """The middle of all points that see the whole outline: of a convex figure its centre of mass. Where none does, `figure.centre`.
+
+    It moves as little as the outline does. (The centre of mass of an L sees all of it or not, and no network could say which.)
+    """
     v, w = figure.vertices, np.roll(figure.vertices, -1, axis=0)
-    areas = v[:, 0] * w[:, 1] - v[:, 1] * w[:, 0]
-    mass = ((v + w) * areas[:, None]).sum(axis=0) / (3 * areas.sum())
-    turns = np.linalg.det(np.stack([v - mass, w - mass], axis=1))  # all to one side if every ray leaves the outline once
-    return mass if np.ptp(np.sign(turns)) == 0 else np.array(figure.centre)
+
+    def cross(a, b):
+        return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+    def sides(points):  # -1 or 1: whether a point is left or right of each side; all the same if it sees the whole outline
+        return np.sign(cross(v - points[:, None], w - points[:, None]))
+
+    if np.ptp(sides(v)) < 2:
+        return ((v + w) * cross(v, w)[:, None]).sum(axis=0) / (3 * cross(v, w).sum())
+    points = v.min(axis=0) + np.ptp(v, axis=0) * np.argwhere(np.ones((32, 32))) / 31
+    see = abs(sides(points).sum(axis=1)) == len(v)
+    return points[see].mean(axis=0) if see.any() else np.array(figure.centre)
 
 
 def measure_rays(vertices, centre, rays):
@@ -103,13 +119,25 @@ def encode(scene, rays, rows, classes=CLASSES):
     return table
 
 
+def draw_edges(scene):
+    """The pixels on both sides of each outline, also where another figure lies over it; (H, W, 1) bool."""
+    edges = np.zeros((*scene.masks.shape[:2], 1), bool)
+    for figure in scene.figures:
+        inside = outline_mask(figure.vertices, edges.shape[:2])[..., None]
+        for ours, other in (np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1]):
+            edges[ours] |= (differ := inside[ours] != inside[other])
+            edges[other] |= differ
+    return edges
+
+
 def stream_targets(config, model, seed, **place):
-    """Batches of scenes for a network with rays: images, and masks with the table of `encode` for centres and outlines."""
+    """Batches of scenes for a network with rays: images; and masks, the table of `encode` for centres and outlines, and edges."""
     def load(n):
         scene = draw_scene(config, seed, n)
-        return scene.image, scene.masks, encode(scene, model.outputs[2].shape[-1] - 2, config.figures[1], config.classes)
+        table = encode(scene, model.outputs[2].shape[-1] - 2, config.figures[1], config.classes)
+        return scene.image, scene.masks, table, draw_edges(scene)
 
-    return ((images, (masks, table, table)) for images, masks, table in Batches(load, seed, **place))
+    return ((images, (masks, table, table, edges)) for images, masks, table, edges in Batches(load, seed, **place))
 
 
 def centres_loss(patch, classes):
@@ -150,20 +178,33 @@ def outlines_loss(patch):
     return loss
 
 
-def decode(centres, outlines, patch, threshold, classes=CLASSES):
-    """Objects from the centres (h, w, K) and outlines (h / 2, w / 2, 2 + R) of one image; the surest first."""
-    heat = 1 / (1 + np.exp(-centres))
+def decode(centres, outlines, edges, patch, threshold, classes=CLASSES):
+    """Objects from the centres (h, w, K), outlines (h / 2, w / 2, 2 + R) and edges (H, W, 1) of one image; the surest first."""
+    heat, shape = expit(centres), edges.shape[:2]
     highest = tf.nn.max_pool2d(heat[None], WINDOW, 1, "SAME").numpy()[0]
     peaks = np.argwhere((heat == highest) & (heat >= threshold))
-    surest = peaks[np.argsort(-heat[tuple(peaks.T)], kind="stable")]
-    shape, objects, kept = [patch * side for side in heat.shape[:2]], [], []
-    for row, column, label in surest[:max(MAX_PEAKS, np.prod(shape) // PIXELS_PER_PEAK)]:
-        offset, rays = np.split(outlines[row // 2, column // 2], [2])
-        centre = ((row // 2, column // 2) + offset) * 2 * patch + (2 * patch - 1) / 2
-        rays = np.minimum(patch * np.exp(np.minimum(rays, MAX_LOG_RAY)), 2 * max(shape))  # what is longer ends outside, too
-        outline = centre + rays[:, None] * directions(len(rays))
+    surest = np.argsort(-heat[tuple(peaks.T)], kind="stable")[:max(MAX_PEAKS, np.prod(shape) // PIXELS_PER_PEAK)]
+    pixels, objects, kept = peaks[surest, :2] // 2, [], []
+    offsets, rays = np.split(outlines[tuple(pixels.T)], [2], axis=1)
+    places = (pixels + offsets) * 2 * patch + (2 * patch - 1) / 2
+    rays = np.minimum(patch * np.exp(np.minimum(rays, MAX_LOG_RAY)), 2 * max(shape))  # what is longer ends outside, too
+    ends = places[:, None] + refine(edges[..., 0], places, rays)[..., None] * directions(rays.shape[1])
+    for peak, centre, outline in zip(peaks[surest], places, ends):
         inside = encode_outlines([outline], shape)
         if not kept or rle.iou(inside, kept, [0] * len(kept)).max() <= NMS_IOU:
-            objects.append(Object(classes[label], float(heat[row, column, label]), tuple(centre.tolist()), outline))
+            objects.append(Object(classes[peak[2]], float(heat[tuple(peak)]), tuple(centre.tolist()), outline))
             kept += inside
     return objects
+
+
+def refine(edges, centres, rays):
+    """A second look along the rays (M, R): each ends at the surest edge near the length that the network gave it.
+
+    One vector at the centre cannot say to the pixel where each corner is; that the image shows best at the corner itself. Which of
+    several edges on a ray is the object's own, only the first guess knows.
+    """
+    lengths = rays[..., None] * LOOK
+    points = centres[:, None, None] + lengths[..., None] * directions(rays.shape[1])[:, None]
+    found = expit(map_coordinates(edges, np.moveaxis(points, -1, 0), order=1, cval=-MAX_LOG_RAY))
+    near = np.exp(-np.square((LOOK - 1) / SPREAD) / 2)
+    return rays * LOOK[np.argmax(np.maximum(found, FAINT) * near, axis=-1)]

@@ -14,7 +14,7 @@ from shapeseg.utils import expect, is_int, is_number, random_key
 
 SPLITS = ("train", "validation", "test")
 TEXTURE_CELLS = 24  # per side
-RANGES = ("noise", "gradient", "texture", "blur", "contrast", "grain")  # what a scene may draw for itself
+RANGES = ("noise", "gradient", "texture", "blur", "grain", "contrast", "opaque")  # what a scene may draw for itself
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class SceneConfig:
     size : int, height and width in pixels, from 16
     channels : 1 (grey) or 3 (colour)
     classes : tuple of str, the mask channels in order, some of ``CLASSES``
-    kinds : tuple of str, the kinds that may be drawn; first the class is drawn, each equally often, then its kind
+    kinds : tuple of str, the kinds that may be drawn (one that stands twice, twice as often), after the class, each equally often
     figures, radius, opacity : (lowest, highest), ints, how many per scene; floats, as a fraction of the size; floats, in (0, 1]
     visible : float in [0, 1], the share of each outline on whose two sides the levels of a channel differ by `contrast`
     noise, gradient, texture : float, in grey levels: standard deviation; amplitude of a slow change of the light, of a mottled texture
@@ -32,11 +32,11 @@ class SceneConfig:
     contrast : int, the difference of levels on an outline's two sides, at least; None: 4 standard deviations, and nothing is clipped
     grain : float, largest amplitude in grey levels of a texture of each figure's own
     soft, opaque : float in [0, 1], share of the figures with soft edges; with no opacity below 1
-    zoom : (lowest, highest), a scene's radii are so many times larger, its figures fewer by the square of that
+    zoom : (lowest, highest), a scene's radii are so many times larger, its figures fewer by the power 1.5 of that
     cut : bool, may the border cut figures, whose centres stay inside?
     twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
 
-    noise, gradient, texture, blur, contrast and grain may be (lowest, highest): each scene draws its own.
+    noise, gradient, texture, blur, grain, contrast and opaque may be (lowest, highest): each scene draws its own.
 
     Raises a ValueError if a value is out of its range or two of them contradict each other.
     """
@@ -66,8 +66,9 @@ class SceneConfig:
             plain = tuple(value) if isinstance(value, list) else value.item() if isinstance(value, np.generic) else value
             object.__setattr__(self, name, plain)
         for name, allowed in (("classes", CLASSES), ("kinds", LABELS)):
-            good = isinstance(names := getattr(self, name), tuple) and 0 < len(names) == len({*names}) and {*names} <= {*allowed}
+            good = isinstance(names := getattr(self, name), tuple) and names and {*names} <= {*allowed}
             expect(good, name, f"some of {', '.join(allowed)}", names)
+        expect(len(self.classes) == len({*self.classes}), "classes", "different names", self.classes)
         expect({LABELS[kind] for kind in self.kinds} == {*self.classes}, "kinds", f"some of each of the classes {self.classes}", self.kinds)
         expect(is_int(self.channels) and self.channels in (1, 3), "channels", "1 or 3", self.channels)
         expect(is_int(self.size, 16), "size", "an integer from 16", self.size)
@@ -116,9 +117,9 @@ SCENE_CONFIGS = {
     "single": replace(ARTICLE, classes=("quad",), kinds=("quad",), figures=(1, 1)),
     "dense": replace(ARTICLE, figures=(10, 24)),  # what training prefers
     "crowded": CROWDED,
-    "varied": replace(ARTICLE, kinds=KINDS + OPEN_KINDS, figures=(2, 14), zoom=(0.4, 1.9), opacity=(0.4, 1.0), visible=0.7, opaque=0.2,
-                      noise=(0.0, 20.0), gradient=(0.0, 50.0), texture=(0.0, 25.0), blur=(0, 2), contrast=(12, 40), grain=(0.0, 40.0),
-                      soft=0.2, cut=True),  # what does not stop where the article's scenes do
+    "varied": replace(ARTICLE, kinds=2 * KINDS + OPEN_KINDS, figures=(2, 14), zoom=(0.4, 1.9), opacity=(0.4, 1.0), visible=0.7,
+                      opaque=(0.0, 1.0), noise=(0.0, 20.0), gradient=(0.0, 50.0), texture=(0.0, 25.0), blur=(0, 2), contrast=(12, 40),
+                      grain=(0.0, 40.0), soft=0.2, cut=True),  # what does not stop where the article's scenes do
     "novel": replace(ARTICLE, kinds=("circle", "triangle", "quad", "pentagon") + NOVEL_KINDS),
 }
 
@@ -177,12 +178,14 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
 def _settle(config, rng):
     """A config without ranges: what this scene drew."""
     drawn = {name: value for name in RANGES if isinstance(value := getattr(config, name), tuple)}
-    for name, (low, high) in drawn.items():  # small values more often
-        drawn[name] = rng.randint(low, high + 1) if isinstance(low, int) else low + (high - low) * rng.uniform() ** 2
+    rough = rng.uniform() ** 2 if drawn else 0  # many scenes are clean in everything, some are rough in much
+    for name, (low, high) in drawn.items():
+        value = low + (high - low) * rng.uniform() * (rng.uniform() if name in ("contrast", "opaque") else rough)
+        drawn[name] = round(value) if isinstance(low, int) else value
     if config.zoom[0] < config.zoom[1]:
         zoom = math.exp(rng.uniform(*np.log(config.zoom)))
         drawn |= {"zoom": (zoom, zoom), "radius": tuple(min(0.45, max(4 / config.size, zoom * r)) for r in config.radius),
-                  "figures": tuple(max(1, round(n / zoom**2)) for n in config.figures)}
+                  "figures": tuple(max(1, round(n / zoom**1.5)) for n in config.figures)}
     drawn |= {"noise": round(4 * drawn["noise"]) / 4} if "noise" in drawn else {}  # a table for each
     return replace(config, **drawn) if drawn else config
 

@@ -75,6 +75,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
         expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(channels=…, classes=…)")
     expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
            "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
+    expect(isinstance(augment, bool) and (not augment or len(model.outputs) == 1) and (augment or crop is None), "augment",
+           "False for a network with rays, else True or False, and True beside a crop", augment)
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0), deterministic():
@@ -91,10 +93,10 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
     losses, steps, batch_size, patch = [loss], arguments["steps"], arguments["batch_size"], model.get_layer("fold").patch
     if len(model.outputs) > 1:
         from shapeseg.objects import centres_loss, outlines_loss, stream_targets
-        losses += [centres_loss(patch, classes), outlines_loss(patch)]
+        losses += [centres_loss(patch, classes), outlines_loss(patch), binary_cross_entropy]
     trainer = keras.Model(model.inputs, model.outputs)
-    trainer.compile(make_optimizer(**arguments), losses, loss_weights=[1.0, 0.02, 0.02][:len(losses)], jit_compile=False,
-                    metrics=[[MeanIoU(classes, name="iou")], [], []][:len(losses)])
+    trainer.compile(make_optimizer(**arguments), losses, loss_weights=[1.0, 0.06, 0.02, 1.0][:len(losses)], jit_compile=False,
+                    metrics=[[MeanIoU(classes, name="iou")], [], [], []][:len(losses)])
     trainer.optimizer.build(trainer.trainable_variables)
     run = Checkpoints(trainer, run_dir, steps, arguments["keep"])
     if run.step and (run_dir / "model.keras").exists():

@@ -29,11 +29,11 @@ def test_masks_go_where_the_image_goes_and_the_key_decides(seed, index, crop, sh
         assert levels[inside].mean() > levels[~inside].mean() + 20
 
 
-def test_all_eight_views_come_and_one_image_in_five_keeps_its_levels():
+def test_all_eight_views_come_and_every_second_image_keeps_its_levels():
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 16
     views = [ss.augment(pixels, pixels > 99, 0, index) for index in range(400)]
     assert len({masks.tobytes() for _, masks in views}) == 8
-    assert 0.2 < np.mean([np.array_equal(np.sort(image.ravel()), pixels.ravel()) for image, _ in views]) < 0.35
+    assert 0.45 < np.mean([np.array_equal(np.sort(image.ravel()), pixels.ravel()) for image, _ in views]) < 0.65
     halves = {ss.augment(pixels[:2], pixels[:2] > 40, 0, index)[1].tobytes() for index in range(99)}
     assert len(halves) == 4  # an oblong stays one
 

@@ -17,7 +17,7 @@ CHECKSUMS = {
     "textured": (4121637016, 3709683433, 1919283093, 3730579050), "colour": (984976352, 2458092384, 3044103090, 3748888638),
     "single": (3646202877, 2768156129, 1442977182, 729233467), "dense": (3918120631, 2334901919, 3215317947, 755221309),
     "crowded": (4049689813, 4051800171, 1845188992, 1067928895), "novel": (679604219, 604627521, 1536683250, 2782578097),
-    "varied": (3686553662, 3779013742, 4177709687, 3972845517), "opaque, many figures": (813091012, 675773793, 2782596812, 1732182955)}
+    "varied": (3870600861, 1757105440, 975992340, 3587979375), "opaque, many figures": (813091012, 675773793, 2782596812, 1732182955)}
 
 
 @pytest.mark.parametrize("name", {**ss.SCENE_CONFIGS, **CHECKSUMS})
@@ -89,7 +89,7 @@ def test_varied_scenes_vary_in_all_that_they_should():
     assert 0.05 < np.mean(cut) < 0.5 and 0.1 < np.mean(opaque) < 0.35
     rough = [np.abs(np.diff(scene.image[..., 0].astype(int))).mean() for scene in scenes]  # noise and texture
     light = [scene.image.mean() for scene in scenes]
-    assert np.quantile(rough, 0.1) < 3 and np.quantile(rough, 0.9) > 8 and np.quantile(light, 0.1) < 80 and np.quantile(light, 0.9) > 175
+    assert np.quantile(rough, 0.1) < 3 and np.quantile(rough, 0.9) > 5 and np.quantile(light, 0.1) < 80 and np.quantile(light, 0.9) > 175
 
 
 @pytest.mark.parametrize("twins", [(0.1, 0.6), (0.6, 0.8)])
@@ -117,7 +117,7 @@ def test_splits_seeds_and_indices_are_different_scenes_and_one_parameter_changes
     "kinds": [("circle", "blob"), ("circle",), ()], "figures": [(5, 2), (0, 2), 3, (1, 2.5), (1, 1001), ("1", "3")],
     "radius": [(0.2, 0.1), (0.001, 0.1), (0.1, 0.6), (float("nan"), 0.1), 0.1], "opacity": [(0, 1), (0.5, 1.2)],
     "visible": [1.5, "0.5"], "noise": [40.5, -1, float("nan"), "4", 30], "gradient": [101, None], "texture": [100.5, "rough"],
-    "blur": [11, 1.5, (0, 1.5)], "contrast": [0, 2.5, (12, 90)], "grain": [(3, 2)], "soft": [1.1], "opaque": [(0, 1)],
+    "blur": [11, 1.5, (0, 1.5)], "contrast": [0, 2.5, (12, 90)], "grain": [(3, 2)], "soft": [1.1], "opaque": [(0, 2), -0.1],
     "zoom": [1.0, (2, 1), (0, 1)], "cut": [1]}.items() for value in values] + [
     dict(contrast=None, grain=5.0), dict(contrast=None, soft=0.5), dict(figures=(1, 8), twins=(0.1, 0.6)), *(dict(twins=twins, figures=(2, 8)) for twins in ((0.6, 0.1), (0.1, 0.95), 0.5)),
     dict(figures=(60, 70), size=64, radius=(0.3, 0.45), opacity=(0.9, 0.9))], ids=str)

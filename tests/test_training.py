@@ -22,8 +22,9 @@ PLAIN = NETWORK | dict(widths=(8,), skip="none", patch=1, activation="relu", dro
 @pytest.mark.parametrize("rays, expected, size", [
     (0, dict(loss=[0.1118433, 0.1099204, 0.0970149], iou=[0, 0.0032051, 0]),
      17.09063),
-    (8, dict(loss=[0.5111274, 0.4103780, 0.3804451], masks_loss=[0.1118433, 0.1126943, 0.0963962],
-             centres_loss=[16.1320763, 12.2683716, 11.2155552], outlines_loss=[3.8321259, 2.6158142, 2.9868853]), None)])
+    (8, dict(loss=[1.3785077, 1.1354795, 1.0692655], masks_loss=[0.1118433, 0.1118804, 0.0972280],
+             centres_loss=[16.4155560, 12.5775108, 11.2171402], outlines_loss=[4.4033737, 3.4150996, 3.4235475],
+             edges_loss=[0.1936635, 0.2006464, 0.2305382]), None)])
 def test_the_first_steps_are_those_of_every_version_before(tmp_path, rays, expected, size):
     model = ss.build_model(**NETWORK, rays=rays)
     history = ss.train(model, CONFIG, 6, tmp_path, **QUICK)
