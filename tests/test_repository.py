@@ -60,8 +60,8 @@ def test_public_names_are_there_and_documented():
 
 def test_the_house_is_small_and_in_order():
     lines = {path.stem: len(path.read_text().splitlines()) for path in MODULES}
-    assert max(lines.values()) <= 300 and sum(lines.values()) <= 2350, lines
-    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("tests/*.py")) <= 2400
+    assert max(lines.values()) <= 300 and sum(lines.values()) <= 2450, lines
+    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("tests/*.py")) <= 2450
     order = ("backend utils augmentation figures scenes datasets metrics layers models inference training checkpoints objects coco sweeps "
              "plots").split()
     assert set(lines) == {"__init__", *order}
@@ -142,11 +142,11 @@ def test_no_path_of_a_machine_and_no_index_address():
             assert "index-url" not in text or name.startswith("tests/"), name
 
 
-@pytest.mark.parametrize("name, config", [("masks", ss.ARTICLE), ("objects", ss.CROWDED)])
+@pytest.mark.parametrize("name, config", [("masks", ss.ARTICLE), ("clean", ss.ARTICLE), ("objects", ss.CROWDED)])
 def test_a_reference_model_scores_what_its_card_says(name, config):
     card, model = json.loads((ROOT / f"data/models/{name}.json").read_text()), ss.load_model(name)
     assert (ROOT / f"data/models/{name}.keras").stat().st_size <= 8 * 2**20
-    assert name != "masks" or f"| {card['iou']:.3f} |" in README and f"| {card['accuracy']:.2%} |" in README
+    assert name == "objects" or f"| {card['iou']:.3f} |" in README and f"| {card['accuracy']:.2%} |" in README
     first = card["first_scenes"]  # the same numbers on fewer scenes, to be checked in little time
     scenes = [ss.draw_scene(config, 0, n, "test") for n in range(first["scenes"])]
     scores = ss.evaluate(model, [(scene.image[None], scene.masks[None]) for scene in scenes]).loc["mean"].to_dict()
