@@ -69,7 +69,7 @@ def coco(objects=([OBJECT],), shape=(64, 64), **options):
 
 @pytest.mark.parametrize("name, call", [
     *wrong(ss.draw_scene, config=["article"]), *wrong(ss.draw_scene, CONFIG, seed=[-1, 1.5, "1"], index=[-1, None], split=["dev"]),
-    ("kind", lambda path: ss.outline("blob", np.random.RandomState(0))), *wrong(ss.fill, vertices=[np.full((3, 2), np.nan)]),
+    ("kind", lambda path: ss.outline("banana", np.random.RandomState(0))), *wrong(ss.fill, vertices=[np.full((3, 2), np.nan)]),
     *wrong(ss.draw_scenes, CONFIG, indices=[[0.5]]),
     *wrong(ss.stream, batch_size=[0, "2"], start=[-1], count=[2.5], seed=[-1], dataset_size=[0], data=["article"]),
     ("masks", lambda path: ss.stream((IMAGES, MASKS[:1]))), ("count", lambda path: ss.write_dataset(path, CONFIG, count=0)),

@@ -113,8 +113,8 @@ def test_splits_seeds_and_indices_are_different_scenes_and_one_parameter_changes
 
 
 @pytest.mark.parametrize("wrong", [dict([(name, value)]) for name, values in {
-    "size": [8, 64.5, "512", True, None], "channels": [2, 0], "classes": [(), ("circle", "circle"), "circle", ("blob",)],
-    "kinds": [("circle", "blob"), ("circle",), ()], "figures": [(5, 2), (0, 2), 3, (1, 2.5), (1, 1001), ("1", "3")],
+    "size": [8, 64.5, "512", True, None], "channels": [2, 0], "classes": [(), ("circle", "circle"), "circle", ("banana",)],
+    "kinds": [("circle", "banana"), ("circle",), ()], "figures": [(5, 2), (0, 2), 3, (1, 2.5), (1, 1001), ("1", "3")],
     "radius": [(0.2, 0.1), (0.001, 0.1), (0.1, 0.6), (float("nan"), 0.1), 0.1], "opacity": [(0, 1), (0.5, 1.2)],
     "visible": [1.5, "0.5"], "noise": [40.5, -1, float("nan"), "4", 30], "gradient": [101, None], "texture": [100.5, "rough"],
     "blur": [11, 1.5, (0, 1.5)], "contrast": [0, 2.5, (12, 90)], "grain": [(3, 2)], "soft": [1.1], "opaque": [(0, 2), -0.1],
