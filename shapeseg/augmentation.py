@@ -21,9 +21,10 @@ def augment(image, masks, seed=0, index=0, crop=None):
     Quarter turns (of images that are not square: half turns), mirror images; of every second image also gamma, contrast,
     brightness, blur and noise, each half of the time. Returns such a pair, of size crop × crop or as turned. Raises a ValueError.
     """
-    expect(np.ndim(image) == np.ndim(masks) == 3 and image.dtype == np.uint8 and masks.dtype == bool and image.shape[:2] == masks.shape[:2],
+    image, masks = np.asarray(image), np.asarray(masks)
+    expect(image.ndim == masks.ndim == 3 and image.dtype == np.uint8 and masks.dtype == bool and image.shape[:2] == masks.shape[:2],
            "image and masks", "(H, W, C) uint8 and (H, W, K) bool", (image, masks))
-    expect(is_int(index), "index", "an integer from 0", index)
+    expect(is_int(seed) and is_int(index), "seed and index", "integers from 0", (seed, index))
     expect(crop is None or is_int(crop, 16), "crop", "None or an integer from 16", crop)
     rng = random_key("augment", seed, index)
     if crop:
