@@ -15,35 +15,35 @@ def augment(image, masks, seed=0, index=0, crop=None):
 
     image, masks : (H, W, C) uint8, (H, W, K) bool
     seed, index : int, from 0; each index draws other changes
-    crop : int, side in pixels of a square that is cut out, more often where a mask is, and shown 0.7 to 1.4 times as large; None
-        keeps the whole image at its size
+    crop : int, side in pixels of a square that is cut out, more often where a mask is, and shown 0.7 to 1.4 times as large (larger
+        if the image is smaller); None keeps the whole image at its size
 
-    Quarter turns (of images that are not square: half turns), mirror images; of every second image also gamma, contrast,
+    Quarter turns (of images that are not square: half turns), mirror images; of three images in ten also gamma, contrast,
     brightness, blur and noise, each half of the time. Returns such a pair, of size crop × crop or as turned. Raises a ValueError.
     """
     image, masks = np.asarray(image), np.asarray(masks)
-    expect(image.ndim == masks.ndim == 3 and image.dtype == np.uint8 and masks.dtype == bool and image.shape[:2] == masks.shape[:2],
-           "image and masks", "(H, W, C) uint8 and (H, W, K) bool", (image, masks))
+    expect(image.ndim == 3 and image.dtype == np.uint8 and image.size, "image", "(H, W, C) uint8", image, "image[..., None] adds a channel")
+    expect(masks.ndim == 3 and masks.dtype == bool and masks.size and masks.shape[:2] == image.shape[:2], "masks",
+           f"{image.shape[:2] + ('K',)} bool to match the image", masks)
     expect(is_int(seed) and is_int(index), "seed and index", "integers from 0", (seed, index))
     expect(crop is None or is_int(crop, 16), "crop", "None or an integer from 16", crop)
     rng = random_key("augment", seed, index)
     if crop:
         image, masks = _crop(image, masks, rng, crop)
     image, masks = _turn(image, masks, rng.randint(4) if image.shape[0] == image.shape[1] else 2 * rng.randint(2), rng.randint(2))
-    return (_expose(image, rng) if rng.uniform() < 0.5 else image), masks
+    return (_expose(image, rng) if rng.uniform() < 0.3 else image), masks
 
 
 def _crop(image, masks, rng, crop):
     size = np.array(image.shape[:2])
-    side = np.minimum(round(crop / math.exp(rng.uniform(math.log(0.7), math.log(1.4)))), size)
+    side = min(round(crop / math.exp(rng.uniform(math.log(0.7), math.log(1.4)))), *size)
     seen = np.flatnonzero(masks[..., rng.randint(masks.shape[-1])]) if rng.uniform() < 0.75 else ()
     inside = np.divmod(seen[rng.randint(len(seen))], size[1]) if len(seen) else rng.randint(size)  # is to lie in the square
     low, high = np.maximum(np.array(inside) - side + 1, 0), np.minimum(inside, size - side)
     top, left = (rng.randint(a, b + 1) for a, b in zip(low, high))
-    bottom, right = (top, left) + side
-    parts = [Image.fromarray(channel).resize((crop, crop), Image.Resampling.BILINEAR, (left, top, right, bottom))
+    parts = [Image.fromarray(channel).resize((crop, crop), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
              for channel in np.moveaxis(image, -1, 0)]
-    rows, columns = ((start + (np.arange(crop) + 0.5) * length / crop).astype(int) for start, length in zip((top, left), side))
+    rows, columns = ((start + (np.arange(crop) + 0.5) * side / crop).astype(int) for start in (top, left))
     return np.stack([np.asarray(part) for part in parts], axis=-1), masks[rows[:, None], columns]
 
 
@@ -52,7 +52,7 @@ def _turn(image, masks, quarters, mirror):
     both = []
     for array in (image, masks):
         pixels = np.ascontiguousarray(array).view(f"V{array.shape[-1] * array.itemsize}")[..., 0]  # moved as one
-        turned = np.ascontiguousarray(np.rot90(pixels, quarters)[:, ::-1 if mirror else 1])
+        turned = np.rot90(pixels, quarters)[:, ::-1 if mirror else 1].copy()
         both.append(turned.view(array.dtype).reshape(*turned.shape, -1))
     return both
 
@@ -87,9 +87,10 @@ def blur(image):
     image[:] = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:] + 8) // 16
 
 
-def field(rng, size, amplitude, cells):
-    """A random grid of so many cells, made smooth; (size, size) int64 in [-amplitude, amplitude]."""
+def field(rng, size, amplitude, cells, tile=False):
+    """A random grid of so many cells, made smooth; (size, size) int64 in [-amplitude, amplitude]; `tile`: it goes on where it ends."""
     grid = rng.randint(-int(amplitude), int(amplitude) + 1, (cells + 1, cells + 1))
+    grid = np.pad(grid[:-1, :-1], (0, 1), "wrap") if tile else grid
     cell, rest = np.divmod(np.arange(size) * cells, size)
     weights = np.zeros((size, cells + 1))  # linear interpolation, times the size
     weights[np.arange(size), cell], weights[np.arange(size), cell + 1] = size - rest, rest
@@ -99,7 +100,7 @@ def field(rng, size, amplitude, cells):
 @cache
 def _textures():
     """Textures from coarse to fine, (1024, 1024) int8, from which scenes cut windows."""
-    return [field(np.random.RandomState(cells), 1024, 127, cells).astype(np.int8) for cells in (16, 48, 96, 256)]
+    return [field(np.random.RandomState(cells), 1024, 127, cells, tile=True).astype(np.int8) for cells in (16, 48, 96, 256)]
 
 
 def cut_texture(rng, amplitude, shape):

@@ -25,13 +25,13 @@ class SceneConfig:
     channels : 1 (grey) or 3 (colour)
     classes : tuple of str, the mask channels in order, some of ``CLASSES``
     kinds : tuple of str, the kinds that may be drawn (one that stands twice, twice as often), after the class, each equally often
-    figures, radius, opacity : (lowest, highest), ints, how many per scene; floats, as a fraction of the size; floats, in (0, 1]
+    figures, radius, opacity : (lowest, highest), ints, how many per scene (beside a `contrast` at most); floats, of the size; floats, in (0, 1]
     visible : float in [0, 1], the share of each outline on whose two sides the levels of a channel differ by `contrast`
     noise, gradient, texture : float, in grey levels: standard deviation; amplitude of a slow change of the light, of a mottled texture
     blur : int, passes of a [1, 2, 1] / 4 filter in each direction, before the noise
     contrast : int, the difference of levels on an outline's two sides, at least; None: 4 standard deviations, and nothing is clipped
     grain : float, largest amplitude in grey levels of a texture of each figure's own
-    soft, opaque : float in [0, 1], share of the figures with soft edges; with no opacity below 1
+    soft, opaque : float in [0, 1], share of the figures around which all is blurred; with no opacity below 1
     zoom : (lowest, highest), a scene's radii are so many times larger, its figures fewer by the power 1.5 of that
     cut : bool, may the border cut figures, whose centres stay inside?
     twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
@@ -63,8 +63,8 @@ class SceneConfig:
 
     def __post_init__(self):
         for name, value in [*vars(self).items()]:
-            plain = tuple(value) if isinstance(value, list) else value.item() if isinstance(value, np.generic) else value
-            object.__setattr__(self, name, plain)
+            plain = [one.item() if isinstance(one, np.generic) else one for one in (value if isinstance(value, (list, tuple)) else [value])]
+            object.__setattr__(self, name, tuple(plain) if isinstance(value, (list, tuple)) else plain[0])
         for name, allowed in (("classes", CLASSES), ("kinds", LABELS)):
             good = isinstance(names := getattr(self, name), tuple) and names and {*names} <= {*allowed}
             expect(good and (name == "kinds" or len(names) == len({*names})), name, f"some of {', '.join(allowed)}", names)
@@ -116,7 +116,7 @@ SCENE_CONFIGS = {
     "single": replace(ARTICLE, classes=("quad",), kinds=("quad",), figures=(1, 1)),
     "dense": replace(ARTICLE, figures=(10, 24)),  # what training prefers
     "crowded": CROWDED,
-    "varied": replace(ARTICLE, kinds=2 * KINDS + OPEN_KINDS, figures=(2, 14), zoom=(0.4, 1.9), opacity=(0.4, 1.0), visible=0.7,
+    "varied": replace(ARTICLE, kinds=2 * KINDS + OPEN_KINDS, figures=(2, 14), zoom=(0.4, 1.9), opacity=(0.4, 1.0), visible=0.9,
                       opaque=(0.0, 1.0), noise=(0.0, 20.0), gradient=(0.0, 50.0), texture=(0.0, 25.0), blur=(0, 2), contrast=(12, 40),
                       grain=(0.0, 40.0), soft=0.2, cut=True),  # what does not stop where the article's scenes do
     "novel": replace(ARTICLE, kinds=("circle", "triangle", "quad", "pentagon") + NOVEL_KINDS),
@@ -176,14 +176,14 @@ def draw_scene(config=ARTICLE, seed=0, index=0, split="train"):
 def _settle(config, rng):
     """A config without ranges: what this scene drew."""
     drawn = {name: value for name in RANGES if isinstance(value := getattr(config, name), tuple)}
-    rough = rng.uniform() ** 2 if drawn else 0  # many scenes are clean in everything, some are rough in much
+    rough = max(0, 2 * rng.uniform() - 1) ** 1.5 if drawn else 0  # half of the scenes are clean, few are rough in much
     for name, (low, high) in drawn.items():
         value = low + (high - low) * rng.uniform() * (rng.uniform() if name in ("contrast", "opaque") else rough)
-        drawn[name] = round(value) if isinstance(low, int) else value
-    if config.zoom[0] < config.zoom[1]:
+        drawn[name] = round(value) if name in ("blur", "contrast") else value
+    if config.zoom != (1, 1):
         zoom = math.exp(rng.uniform(*np.log(config.zoom)))
-        drawn |= {"zoom": (zoom, zoom), "radius": tuple(min(0.45, max(4 / config.size, zoom * r)) for r in config.radius),
-                  "figures": tuple(max(1, round(n / zoom**1.5)) for n in config.figures)}
+        drawn |= {"zoom": (1.0, 1.0), "radius": tuple(min(0.45, max(4 / config.size, zoom * r)) for r in config.radius),
+                  "figures": tuple(min(1000, max(2 if config.twins else 1, round(n / zoom**1.5))) for n in config.figures)}
     drawn |= {"noise": round(4 * drawn["noise"]) / 4} if "noise" in drawn else {}  # a table for each
     return replace(config, **drawn) if drawn else config
 
@@ -225,7 +225,7 @@ def _draw_figures(config, rng, image, masks):
             break
         figure = _draw_outline(config, rng, first)
         box, inside = fill(figure.vertices, image.shape) if config.cut else fill(figure.vertices)
-        looks = _choose_looks(config, rng, image, outlines, box, inside)
+        looks = _choose_looks(config, rng, image, outlines, box, inside) if inside.any() else None  # cut off whole
         misses = 0 if looks else misses + 1
         if looks:
             np.copyto(image[box], blend(image[box], *looks), where=inside[..., None])

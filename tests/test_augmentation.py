@@ -23,26 +23,32 @@ def test_masks_go_where_the_image_goes_and_the_key_decides(seed, index, crop, sh
     assert [array.dtype for array in changed] == [np.uint8, bool]
     again = ss.augment(image, masks, np.int64(seed), index, crop)
     assert all((a == b).all() for a, b in zip((*changed, image, masks), (*again, *before)))  # and what was given stays as it is
+    assert not any(np.shares_memory(a, b) for a in changed for b in (image, masks))
     inside = changed[1].any(axis=-1)
     if inside.mean() > 0.02 and (~inside).mean() > 0.02:
         levels = changed[0].mean(axis=-1)
         assert levels[inside].mean() > levels[~inside].mean() + 20
 
 
-def test_all_eight_views_come_and_every_second_image_keeps_its_levels():
+def test_all_eight_views_come_and_seven_images_of_ten_keep_their_levels():
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4, 1) * 16
     views = [ss.augment(pixels, pixels > 99, 0, index) for index in range(400)]
     assert len({masks.tobytes() for _, masks in views}) == 8
-    assert 0.45 < np.mean([np.array_equal(np.sort(image.ravel()), pixels.ravel()) for image, _ in views]) < 0.65
+    assert 0.65 < np.mean([np.array_equal(np.sort(image.ravel()), pixels.ravel()) for image, _ in views]) < 0.8
     halves = {ss.augment(pixels[:2], pixels[:2] > 40, 0, index)[1].tobytes() for index in range(99)}
     assert len(halves) == 4  # an oblong stays one
 
 
-def test_crops_favour_places_with_something_in_them():
+def test_crops_favour_places_with_something_in_them_and_keep_its_shape():
     image, masks = np.zeros((512, 512, 1), np.uint8), np.zeros((512, 512, 2), bool)
     masks[400:410, 50:60, 0] = True
     seen = [ss.augment(image, masks, 0, index, 64)[1].any() for index in range(200)]
     assert 0.25 < np.mean(seen) < 0.7  # by chance one in fifty
+    flat = np.zeros((60, 256, 1), bool)
+    flat[20:40, 100:120] = True
+    for n in range(20):
+        rows, columns = (ss.augment(flat.view(np.uint8), flat, 0, n, 200)[1][..., 0].any(axis=axis) for axis in (1, 0))
+        assert abs(rows.sum() - columns.sum()) <= 5 or rows[[0, -1]].any() or columns[[0, -1]].any()  # or it is cut
 
 
 def test_a_stream_changes_each_scene_four_times_and_starts_anywhere():
@@ -53,7 +59,7 @@ def test_a_stream_changes_each_scene_four_times_and_starts_anywhere():
     assert [changed[0].sum(axis=(0, 1)).tolist() for _, changed in batches] == [sizes[n] for n in drawn]
     later = list(islice(ss.stream(CONFIG, 4, 1, start=130, augment=True), 20))
     assert all((a == b).all() for one, two in zip(batches[130:150], later) for a, b in zip(one, two))
-    assert len({image.tobytes() for image, _ in batches}) > 290  # an image that keeps its levels may come back
+    assert len({image.tobytes() for image, _ in batches}) > 270  # an image that keeps its levels may come back
 
 
 def test_a_run_with_changes_and_crops_that_was_stopped_ends_as_one_that_was_not(tmp_path):
@@ -65,7 +71,7 @@ def test_a_run_with_changes_and_crops_that_was_stopped_ends_as_one_that_was_not(
     assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
 
 
-@pytest.mark.parametrize("change, named", [(dict(image=BRIGHT / 255), "image"), (dict(image=BRIGHT.tolist()), "image"), (dict(index=-1), "seed"), (dict(masks=SCENE.masks[1:]), "image"), (dict(crop=4), "crop")])
+@pytest.mark.parametrize("change, named", [(dict(image=BRIGHT / 255), "image"), (dict(image=BRIGHT.tolist()), "image"), (dict(index=-1), "seed"), (dict(masks=SCENE.masks[1:]), "masks"), (dict(crop=4), "crop")])
 def test_wrong_arguments(change, named):
     with pytest.raises(ValueError, match=f"^{named}.*: expected"):
         ss.augment(**dict(image=BRIGHT, masks=SCENE.masks) | change)

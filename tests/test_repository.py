@@ -145,7 +145,7 @@ def test_no_path_of_a_machine_and_no_index_address():
 @pytest.mark.parametrize("name, config", [("masks", ss.ARTICLE), ("clean", ss.ARTICLE), ("objects", ss.CROWDED)])
 def test_a_reference_model_scores_what_its_card_says(name, config):
     card, model = json.loads((ROOT / f"data/models/{name}.json").read_text()), ss.load_model(name)
-    assert (ROOT / f"data/models/{name}.keras").stat().st_size <= 8 * 2**20
+    assert (ROOT / f"data/models/{name}.keras").stat().st_size <= 10 * 2**20
     assert name == "objects" or f"| {card['iou']:.3f} |" in README and f"| {card['accuracy']:.2%} |" in README
     first = card["first_scenes"]  # the same numbers on fewer scenes, to be checked in little time
     scenes = [ss.draw_scene(config, 0, n, "test") for n in range(first["scenes"])]

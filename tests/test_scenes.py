@@ -17,7 +17,7 @@ CHECKSUMS = {
     "textured": (4121637016, 3709683433, 1919283093, 3730579050), "colour": (984976352, 2458092384, 3044103090, 3748888638),
     "single": (3646202877, 2768156129, 1442977182, 729233467), "dense": (3918120631, 2334901919, 3215317947, 755221309),
     "crowded": (4049689813, 4051800171, 1845188992, 1067928895), "novel": (679604219, 604627521, 1536683250, 2782578097),
-    "varied": (3870600861, 1757105440, 975992340, 3587979375), "opaque, many figures": (813091012, 675773793, 2782596812, 1732182955)}
+    "varied": (1963503085, 1757105440, 3105687840, 569461442), "opaque, many figures": (813091012, 675773793, 2782596812, 1732182955)}
 
 
 @pytest.mark.parametrize("name", {**ss.SCENE_CONFIGS, **CHECKSUMS})
@@ -90,6 +90,14 @@ def test_varied_scenes_vary_in_all_that_they_should():
     rough = [np.abs(np.diff(scene.image[..., 0].astype(int))).mean() for scene in scenes]  # noise and texture
     light = [scene.image.mean() for scene in scenes]
     assert np.quantile(rough, 0.1) < 3 and np.quantile(rough, 0.9) > 5 and np.quantile(light, 0.1) < 80 and np.quantile(light, 0.9) > 175
+
+
+def test_a_zoom_makes_figures_larger_and_keeps_twins_and_a_figure_outside_of_the_image_is_none():
+    larger = [figure.radius / 128 for n in range(20) for figure in ss.draw_scene(replace(ss.ARTICLE, size=128, zoom=(2, 2)), 0, n).figures]
+    assert 0.1 <= min(larger) < 0.15 and 0.25 < max(larger) <= 0.32
+    assert all(len(ss.draw_scene(replace(ss.CROWDED, size=128, zoom=(0.4, 1.9)), 0, n).figures) > 1 for n in range(20))
+    moons = ss.SceneConfig(size=128, classes=("unknown",), kinds=("moon",), cut=True, radius=(0.4, 0.45), figures=(1, 3))
+    assert ss.draw_scene(moons, 0, 2350).figures  # one of its moons would lie outside
 
 
 @pytest.mark.parametrize("twins", [(0.1, 0.6), (0.6, 0.8)])
