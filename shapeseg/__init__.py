@@ -9,14 +9,15 @@ if not Path(__file__).parents[1].joinpath("notebooks").is_dir():
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["backend", "utils", "augmentation", "figures", "scenes", "datasets", "metrics", "layers", "models", "inference",
+    submodules=["backend", "utils", "augmentation", "figures", "scenes", "files", "datasets", "metrics", "layers", "models", "inference",
                 "training", "checkpoints", "objects", "coco", "sweeps", "plots"],
     submod_attrs={
         "utils": ["check_parameters", "run_directory", "write_results"],
         "augmentation": ["augment"],
         "figures": ["CLASSES", "KINDS", "LABELS", "NOVEL_KINDS", "Figure", "fill", "outline"],
         "scenes": ["ARTICLE", "CROWDED", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
-        "datasets": ["draw_scenes", "read_dataset", "stream", "write_dataset"],
+        "files": ["read_dataset", "write_dataset"],
+        "datasets": ["draw_scenes", "split_dataset", "stream"],
         "metrics": ["Counts", "confidence_interval", "iou"],
         "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "load_model", "macs", "receptive_field", "save_model"],
         "inference": ["evaluate", "predict"],

@@ -6,6 +6,7 @@ import platform
 import time
 import zlib
 from dataclasses import asdict, is_dataclass
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -74,8 +75,9 @@ class Checkpoints(keras.callbacks.Callback):
 
 def describe_run(run_dir, model, data, validation, arguments):
     """Write run.json, all that is needed to repeat the run, or raise a ValueError that names what differs from the one there."""
-    def fingerprint(arrays):
-        return arrays and [{"shape": array.shape, "dtype": str(array.dtype), "crc32": zlib.crc32(np.ascontiguousarray(array))} for array in arrays]
+    def fingerprint(pair):  # of an array, or of a list of arrays
+        return pair and [{"shape": np.shape(arrays) if isinstance(arrays, np.ndarray) else [*map(np.shape, arrays)], "dtype": str(arrays[0].dtype),
+                          "crc32": reduce(lambda crc, array: zlib.crc32(np.ascontiguousarray(array), crc), arrays, 0)} for arrays in pair]
 
     run = json.loads(json.dumps({
         "data": asdict(data) if is_dataclass(data) else fingerprint(data), "validation": fingerprint(validation), "arguments": arguments,

@@ -1,26 +1,18 @@
-"""Many scenes or image files: as arrays, as a stream of batches, as a folder on disk."""
+"""Many images and their masks: as arrays, as a stream of batches, split in parts."""
 
 import itertools
-import unicodedata
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache
 from operator import attrgetter
-from pathlib import Path
 
 import numpy as np
-import tifffile
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy import ndimage
-from tqdm import tqdm
 
 from shapeseg import augmentation
-from shapeseg.figures import CLASSES, check_names
 from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene
-from shapeseg.utils import atomic_write, expect, is_int, resolve_path
+from shapeseg.utils import expect, is_int, is_number, random_key
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LOOKS, POOL = 4, 32  # a drawn scene is changed at random so many times, in turn with so many others
 arrays_of = attrgetter("image", "masks")  # of a scene
 
@@ -40,7 +32,8 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
     """Batches (images, masks), drawn by a thread while the caller works, anew in each loop; a ValueError names a wrong argument.
 
     data : SceneConfig, for its scenes `start`, `start` + 1, … of `seed` and `split`; or images (N, H, W, C) uint8 and masks
-        (N, H, W, K) bool, gone through again and again, each time in another order, which depends on `seed` alone
+        (N, H, W, K) bool, gone through again and again, each time in another order, which depends on `seed` alone; lists of images
+        and masks of different sizes need a crop, or a batch_size of 1
     batch_size, start, count : int, scenes per batch, which the last may have fewer of; the first scene; scenes in all, None: no end
     dataset_size : int, go through so many scenes of the config again and again, as through arrays; None for new ones
     augment, crop : bool, int, change each image and its masks as `augment` does; a scene of a config is then used four times
@@ -53,6 +46,7 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
     images, masks = check_pair(data)
+    expect(isinstance(images, np.ndarray) or crop or batch_size == 1, "crop", "a side in pixels for images of different sizes", crop)
     return Batches(lambda n: (images[n], masks[n]), seed, batch_size, start, count, len(images), augment, crop)
 
 
@@ -88,129 +82,65 @@ class Batches:
 
 
 def check_pair(data, name="data"):
-    expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "arrays (images, masks)" + " or a SceneConfig" * (name == "data"), data)
-    images, masks = check_images(data[0]), np.asarray(data[1])
-    expect(masks.ndim == 4 and masks.dtype == bool and masks.shape[:3] == images.shape[:3] and masks.size, "masks",
-           f"{images.shape[:3] + ('K',)} bool to match the images", masks, "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images")
+    expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "(images, masks)" + " or a SceneConfig" * (name == "data"), data)
+    images, masks = check_images(data[0]), data[1]
+    masks = np.asarray(masks) if isinstance(images, np.ndarray) else [*map(np.asarray, masks)]
+    shape = (*images.shape[:3], "K") if isinstance(images, np.ndarray) else "a list of (H, W, K)"
+    good = len(masks) == len(images) and all(mask.ndim == 3 and mask.dtype == bool and mask.size and mask.shape[:2] == image.shape[:2]
+                                             and mask.shape[-1] == masks[0].shape[-1] for image, mask in zip(images, masks))
+    expect(good, "masks", f"{shape} bool to match the images", masks,
+           "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images")
     return images, masks
 
 
 def check_images(images, channels=None):
-    sizes = {np.shape(image) for image in images} if isinstance(images, (list, tuple)) else ()
-    expect(len(sizes) < 2, "images", "all of one size", f"the sizes {sizes}", "give them one at a time, or bring them to one size before")
-    images = np.asarray(images)
-    expect(images.ndim == 4 and images.dtype == np.uint8 and images.size and channels in (None, images.shape[-1]), "images",
-           f"(N, H, W, {channels or 'C'}) uint8", images, "image[None] makes a batch of one, image[..., None] a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
+    """An array (N, H, W, C) uint8 or, if their sizes differ, a list of arrays (H, W, C)."""
+    alike = not isinstance(images, (list, tuple)) or len({*map(np.shape, images)}) == 1
+    images = np.asarray(images) if alike else [*map(np.asarray, images)]
+    good = np.ndim(images[0]) == 3 and channels in (None, images[0].shape[-1]) and all(
+        image.dtype == np.uint8 and image.size and image.ndim == 3 and image.shape[-1] == images[0].shape[-1] for image in images)
+    expect(good, "images", f"(N, H, W, {channels or 'C'}) uint8, or a list of (H, W, {channels or 'C'})", images if alike else images[0],
+           "image[None] makes a batch of one, image[..., None] a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
     return images
 
 
-def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
-    """Write `count` scenes as images/00000.png and masks/CLASS/00000.png; return the folder. FileExistsError if it is there."""
-    folder = resolve_path(folder, "folder", Path.cwd())
-    expect(is_int(count, 1, 10**5), "count", "an integer from 1 to 100000", count)
-    check_key(config, seed, split)
-    if folder.exists():
-        raise FileExistsError(f"folder: {folder} is there already; give a new name or delete it")
-    with atomic_write(folder) as partial:
-        parts = [partial / part for part in ("images", *(f"masks/{name}" for name in config.classes))]
-        for part in parts:
-            part.mkdir(parents=True)
-        for index in tqdm(range(count), "scenes written"):
-            scene = draw_scene(config, seed, index, split)
-            for part, array in zip(parts, (scene.image.squeeze(), *np.moveaxis(scene.masks, -1, 0) * np.uint8(255))):
-                Image.fromarray(array).save(part / f"{index:05}.png")
-    return folder
+def split_dataset(images, masks, validation=0.2, test=0.2, seed=0):
+    """Split a dataset at random: three pairs (images, masks), to train with, to choose by, and to test with once, at the end.
 
+    images, masks : as `read_dataset` returns them
+    validation, test : float in [0, 1), the share of the images; at least one, unless it is 0
 
-def read_dataset(folder, classes=CLASSES):
-    """Read images (N, H, W, C) uint8, in the order of their names, and masks (N, H, W, K) bool that any tool wrote.
-
-    The folder, a path from the current directory, holds images/NAME.png, grey or RGB, all of one size, and for each of the `classes`
-    masks/CLASS/NAME.png: 0, and one more level where the class is; its edges may be soft. PNG, JPEG or TIFF; 16 bits per channel are
-    scaled to 8 by each image's own range. Raises FileNotFoundError if an image or a mask is missing, ValueError if one is no such file.
+    Near duplicates (the same picture, or it scaled or saved again) stay in one part, and are told in a line. Raises a ValueError.
     """
-    classes, folder = check_names(classes), resolve_path(folder, "folder", Path.cwd())
-    paths, *of_class = [_files(resolve_path(part, start=folder)) for part in ("images", *(f"masks/{name}" for name in classes))]
-    if not paths:
-        raise FileNotFoundError(f"folder: found no images in {folder / 'images'}; expected NAME.png files there")
-    for name, files in zip(classes, of_class):
-        if missing := sorted(paths.keys() - files.keys()):
-            raise FileNotFoundError(f"{folder / 'masks' / name / missing[0]}.png is not there; each image needs one mask per class")
-    images, masks, deep = [], [], 0
-    for stem, path in paths.items():
-        image = read_image(path)
-        if image.dtype != np.uint8:
-            low, deep = float(image.min()), deep + 1
-            image = np.rint((image - low) * (255 / max(image.max() - low, 1))).astype(np.uint8)
-        images.append(image)
-        expect(image.shape == images[0].shape, path, f"{images[0].shape} as the first image", image, "bring all to one size and one "
-               "number of channels before, for example by Pillow's Image.crop and Image.convert")
-        masks.append(np.stack([read_mask(files[stem]) for files in of_class], axis=-1))
-        expect(masks[-1].shape[:2] == image.shape[:2], path, "masks of its size", masks[-1])
-    if deep:
-        print(f"{folder}: {deep} of {len(images)} images have 16 bits per channel; each is scaled to 8 by its own range")
-    for name, share in zip(classes, np.mean(masks, axis=(1, 2)).min(axis=0)):
-        if share > 0.75:
-            warnings.warn(f"masks: {name} covers at least {share:.0%} of every image; if 0 marks it, invert them: ~masks", stacklevel=2)
-    return np.stack(images), np.stack(masks)
+    images, masks = check_pair((images, masks), "images and masks")
+    expect(is_number(validation, 0) and is_number(test, 0) and validation + test < 1, "validation and test", "shares with a sum below 1",
+           (validation, test))
+    group = np.arange(len(images))
+    for i, j in find_duplicates(images):
+        group[group == group[j]] = group[i]
+    if len({*group}) < len(images):
+        same = [np.flatnonzero(group == n).tolist() for n in np.unique(group) if (group == n).sum() > 1]
+        print(f"near duplicates stay together: images {', '.join(map(str, same))}")
+    order = random_key("split", seed).permutation(np.unique(group))
+    parts, wanted = ([], [], []), (0, *(max(1, round(share * len(images))) if share else 0 for share in (validation, test)))
+    for number in order:
+        part = next((n for n in (2, 1) if len(parts[n]) < wanted[n]), 0)
+        parts[part].extend(np.flatnonzero(group == number))
+    expect(parts[0], "images", f"enough for {sum(share > 0 for share in (1, validation, test))} parts that share no picture", images)
+    return tuple((_take(images, sorted(part)), _take(masks, sorted(part))) for part in parts)
 
 
-def _files(folder):
-    files = {}  # from an image's name without its suffix, as it is shown, to its path
-    for path in sorted(folder.glob("[!.]*")):
-        stem = unicodedata.normalize("NFC", path.stem)
-        expect(path.suffix.lower() in SUFFIXES, folder, f"images alone ({', '.join(SUFFIXES)})", path.name, "convert or remove it")
-        expect(stem not in files, folder, "one image of each name", f"{stem} twice", "remove one")
-        files[stem] = path
-    return files
+def _take(items, indices):
+    return items[indices] if isinstance(items, np.ndarray) else [items[n] for n in indices]
 
 
-def read_image(path, colours=True):
-    """Read a PNG, JPEG or TIFF file, upright: (H, W, C), C 1 (grey) or 3 (RGB), uint8 or uint16; or, not `colours`, a palette's indices."""
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of a camera's notes, say
-            warnings.filterwarnings("error", "Metadata Warning, tag (25[6-9]|262|27[3789]) ")  # a TIFF's own size and data
-            with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
-                frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # some phones add a preview
-                bands, deep = getattr(file, "tag_v2", {}).get(277, 0), "RGB" in file.mode and ";16" in str(file.tile[0].args)
-                image = ImageOps.exif_transpose(file)
-            if deep:  # Pillow keeps the upper of two bytes; told that the two are in the other order, it keeps the lower
-                with Image.open(path) as file:
-                    raw, *rest = file.tile[0].args if isinstance(file.tile[0].args, tuple) else [file.tile[0].args]
-                    raw = raw[:-1] + {"B": "L", "L": "B", "N": "B"}[raw[-1]]
-                    file.tile = [tile._replace(args=(raw, *tile.args[1:]) if rest else raw) for tile in file.tile]
-                    lower = np.asarray(ImageOps.exif_transpose(file))[..., :3]
-    except Exception as error:
-        bands, advice = 0, "cut it into pieces, or raise PIL.Image.MAX_IMAGE_PIXELS" if "exceeds limit" in str(error) else "write it again"
-        with suppress(Exception):  # Pillow knows no TIFF of several bands without colours
-            bands = tifffile.TiffFile(path).pages[0].samplesperpixel
-        raise ValueError(f"{path}: expected grey or RGB as PNG, JPEG or TIFF, and it cannot be read ({error!r}"
-                         f"{f', {bands} bands' * (bands > 3)}); {advice}") from None
-    expect(frames == 1, path, "one image", f"{frames} in one file", "write each to a file of its own")
-    expect(bands <= len(image.getbands()), path, "grey or RGB", f"{bands} bands", "write those that you need as grey or RGB")
-    grey, mode = image.mode in ("1", "L", "LA"), image.mode
-    expect(grey or mode in ("P", "PA", "RGB", "RGBA", "I;16", "I;16B"), path, "8 or 16 bits of grey or RGB", f"Pillow's mode {mode}",
-           "convert it to one of these")
-    if mode.startswith("I;16") or mode == "P" and not colours:
-        return np.asarray(image, np.uint8 if mode == "P" else np.uint16)[..., None]
-    array = np.asarray(image.convert("LA" if grey else "RGBA"))
-    expect(array[..., -1].min() == 255, path, "an opaque image", f"{len(image.getbands())} bands, of which the last, opacity, is not full "
-           "everywhere", "put it on a ground of one colour, or write the other bands alone")
-    return array[..., :3] * np.uint16(256) + lower if deep else array[..., :-1]
+def find_duplicates(images, others=None):
+    """Pairs (i, j) of images that show the same picture, i < j; or, of two sets, i in the first and j in the second."""
+    def describe(image):  # what is left of it at 32 × 32, without its light and contrast
+        grey = Image.fromarray(image.mean(axis=-1).astype(np.uint8)).resize((32, 32), Image.Resampling.BOX)
+        small = (grey - ndimage.uniform_filter(np.asarray(grey, float), 9)).ravel()
+        return small / max(np.linalg.norm(small), 1e-9)
 
-
-def read_mask(path):
-    """Read a mask file, (H, W) bool, or raise a ValueError if it holds more than a class and its soft edges."""
-    mask = read_image(path, colours=False)
-    expect((mask == mask[..., :1]).all(), path, "a grey mask", "colours", "give each class a file of its own")
-    mask, levels, lossy = mask[..., 0], np.unique(mask), path.suffix.lower() in (".jpg", ".jpeg")
-    if len(levels) == 1 or not lossy and len(levels) == 2 and levels[0] == 0:
-        return mask > 0
-    between = (mask > 0) & (mask < levels[-1])
-    flat = between & (ndimage.minimum_filter(mask, 3) == ndimage.maximum_filter(mask, 3))  # 3 × 3 pixels of one level are no edge
-    far = between & (ndimage.distance_transform_edt(mask < levels[-1]) > 48)
-    soft = lossy or len(levels) > 4 and flat.sum() <= 0.1 * between.sum() and not far.any()
-    names, frequent = ", ".join(map(str, levels[:6])) + ", …" * (len(levels) > 6), np.bincount(mask[mask > 0]).argmax()
-    expect(soft and levels[-1] > 127, path, "0, and one level more where the class is", f"the levels {names}", "write what they mean: "
-           f"(mask > 0) * 255 if all but 0 are the class, (mask == {frequent}) * 255 if one of them is")
-    return mask > 127
+    first = np.stack([*map(describe, images)])
+    alike = first @ (first if others is None else np.stack([*map(describe, others)])).T > 0.99
+    return np.argwhere(np.triu(alike, 1) if others is None else alike).tolist()

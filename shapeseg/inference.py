@@ -19,9 +19,12 @@ def predict(model, images):
     """The probability of each class at each pixel, (N, H, W, K) float32 in [0, 1], without the background of a softmax model.
 
     The model is from `build_model` or `load_model`, the images are (N, H, W, C) uint8 of any H and W, with objects about as large
-    in pixels as in training. Images over 2048 pixels go through it in tiles that overlap as far as it sees: the memory does not
+    in pixels as in training; or a list of (H, W, C), if their sizes differ, which returns a list. Images over 2048 pixels go through it in tiles that overlap as far as it sees: the memory does not
     grow, and the answer is the same. Raises a ValueError if the images are not such an array or the model is no such network.
     """
+    images = check_images(images)
+    if isinstance(images, list):
+        return [run_network(model, image[None], outputs=1)[0][0] for image in images]
     return run_network(model, images, outputs=1)[0]
 
 
@@ -84,5 +87,7 @@ def evaluate(model, batches, threshold=0.5, classes=None):
     counts = Counts(threshold)
     for batch in batches:
         images, masks = check_pair(batch, "batches (a list of such pairs)")
-        counts.add(predict(model, images), masks)
+        whole = isinstance(images, np.ndarray)
+        for some, truth in [(images, masks)] if whole else zip(images, masks):
+            counts.add(predict(model, some if whole else some[None]), truth if whole else truth[None])
     return counts.table(classes)

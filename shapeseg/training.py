@@ -22,9 +22,9 @@ FAST_TRAINING = MappingProxyType(dict(
     batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20, schedule="cosine", weight_decay=1e-2, dataset_size=None))
 
 
-def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20,
-          schedule="cosine", weight_decay=1e-2, dataset_size=None, augment=False, crop=None, validation=None,
-          keep="last", log_every=25):
+def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None, optimizer="muon", learning_rate=2e-2, warmup=20,
+          schedule="cosine", weight_decay=1e-2, dataset_size=None, augment=None, crop=None, validation=None, keep=None,
+          log_every=25):
     """Train a model in place, to the bit the same each time; the defaults are those of `FAST_TRAINING`.
 
     Called again with the same arguments, a run that was stopped resumes from its last checkpoint, with the weights that it had then,
@@ -32,16 +32,19 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
 
     model : keras.Model, from `build_model`
     data : SceneConfig, new scenes of the split "train", drawn while training runs; or (images, masks), (N, H, W, C) uint8 and
-        (N, H, W, K) bool, for example from `read_dataset`, gone through in random order
-    steps, batch_size, seed : int, updates of the weights, scenes per step, seed of the scenes or of the order of the arrays
+        (N, H, W, K) bool or lists of such, for example from `read_dataset`, gone through in random order
+    steps, batch_size, seed : int, updates of the weights, scenes per step (None: 2, of crops as many as have the pixels of two scenes
+        of 512 × 512), seed of the scenes or of the order of the arrays
     run_dir : path from the repository's root, for run.json (all to repeat the run), history.csv, checkpoints and, last, model.keras
     callbacks : keras.callbacks.Callback objects; an epoch is `log_every` steps; a run that one stops is finished; a kill ends its memory
     optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
         there or fall to 0 along half a cosine
     dataset_size, validation : int, go through so many scenes of the config again and again; (images, masks), scored after each epoch
-    augment, crop : bool, int, change each image and its masks at random, and cut squares out of them, as `shapeseg.augment` does
-    keep : "last", or "best", the weights of the epoch with the highest val_iou, also of a run that was killed and resumed
+    augment, crop : bool, int, change each image and its masks at random, and cut squares out of them, as `shapeseg.augment` does;
+        None: of images of your own, which are few, True and 256 pixels or their smallest side; crop=0 leaves them whole
+    keep : "last", or "best", the weights of the epoch with the highest val_iou, also of a run that was killed and resumed; None: the
+        best, if there are images of your own and a validation
     log_every : int, steps between two rows of the history, and between two checkpoints
 
     Returns a pandas.DataFrame, one row per epoch: step, seconds, learning_rate, loss (binary cross-entropy in nats; softmax:
@@ -49,6 +52,12 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     over its steps and, with `validation`, val_loss and val_iou. Raises ValueError if an argument is not as above or `run_dir` holds
     another or a damaged run; OSError if the disk is full; RuntimeError if another process trains there or the loss is not finite.
     """
+    own, validation = not isinstance(data, SceneConfig), None if validation is None else check_pair(validation, "validation")
+    data = check_pair(data) if own else data
+    augment = own if augment is None else augment
+    crop = min(256, *(min(image.shape[:2]) for image in data[0])) if own and augment and crop is None else crop or None
+    keep = keep or ("best" if own and validation else "last")
+    batch_size = (2 * 512**2 // crop**2 if is_int(crop, 16) else 2) if batch_size is None else batch_size
     arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
                      schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, augment=augment, crop=crop,
                      keep=keep, log_every=log_every)
@@ -68,10 +77,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     check_model(model)
     classes = model.outputs[0].shape[-1] - (model.get_layer("masks").activation is keras.activations.softmax)
     wanted = model.input_shape[-1], classes
-    data = data if isinstance(data, SceneConfig) else check_pair(data)
-    validation = None if validation is None else check_pair(validation, "validation")
     for name, value in (("data", data), ("validation", validation or data)):
-        given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(array.shape[-1] for array in value)
+        given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(arrays[0].shape[-1] for arrays in value)
         expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(channels=…, classes=…)")
     expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
            "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
@@ -111,10 +118,13 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
         with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
             progress = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (
                 bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False), bar.update()))
+            if validation and not isinstance(validation[0], np.ndarray):  # of different sizes: one at a time
+                kinds = tuple(tf.TensorSpec((None, None, arrays[0].shape[-1]), arrays[0].dtype) for arrays in validation)
+                validation = tf.data.Dataset.from_generator(lambda pairs=validation: zip(*pairs), output_signature=kinds).batch(1)
             # The stream has no end, because Keras would begin one more step to find it; `run` stops the training.
             trainer.fit(batches, steps_per_epoch=arguments["log_every"], initial_epoch=run.step // arguments["log_every"],
                         epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], validation_data=validation,
-                        validation_batch_size=batch_size, verbose=0)
+                        validation_batch_size=batch_size if isinstance(validation, tuple) else None, verbose=0)
     if arguments["keep"] == "best":
         model.set_weights(load_model(run_dir / BEST).get_weights())
     save_model(model, run_dir / "model.keras")
