@@ -1,18 +1,18 @@
 """COCO's JSON files: write and read scenes and found objects, and score them with COCO's own tool."""
 
 import json
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from itertools import combinations
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 from pycocotools import mask as rle
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from skimage.measure import find_contours
 
 from shapeseg.figures import CLASSES, check_names, overlap
+from shapeseg.files import load_coco
 from shapeseg.objects import Object, encode_outlines, match_objects
 from shapeseg.utils import atomic_write, expect, is_int, is_number, resolve_path
 
@@ -52,21 +52,19 @@ def read_coco(path, truth=None):
     outline, with the same pixels. Crowds, which are no single objects, and what has no pixels are left out, and counted in a line.
     Raises FileNotFoundError if there is no such file, ValueError if it is not COCO's of instances.
     """
-    dataset = _load(path, "path") if truth is None else _load(truth, "truth")
-    found = dataset if truth is None else _load(path, "path", dataset)
-    objects, left_out = {image: [] for image in dataset.imgs}, []
-    with _reading(path, "path"):
-        for one in found.anns.values():
-            polygons, pixels = one["segmentation"], found.annToMask(one) > 0
-            single = isinstance(polygons, list) and len(polygons) == 1
-            if one["iscrowd"] or not (single or pixels.any()):
-                left_out.append(one["iscrowd"])
-                continue
-            outline = np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if single else mask_to_polygon(pixels)
-            objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], float(one.get("score", 1)),
-                                                   tuple(outline.mean(axis=0).tolist()), outline))
-    note = f"{path}: left out {sum(left_out)} crowd regions and {len(left_out) - sum(left_out)} annotations without pixels\n"
-    print(note * bool(left_out), end="")
+    dataset = load_coco(path if truth is None else truth, "path" if truth is None else "truth")
+    found = dataset if truth is None else load_coco(path, "path", dataset)
+    objects, left_out = {image: [] for image in dataset.imgs}, 0
+    for one in found.anns.values():
+        polygons, pixels = one["segmentation"], found.annToMask(one) > 0
+        single = isinstance(polygons, list) and len(polygons) == 1
+        if one["iscrowd"] or not (single or pixels.any()):
+            left_out += 1
+            continue
+        outline = np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if single else mask_to_polygon(pixels)
+        objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], float(one.get("score", 1)),
+                                               tuple(outline.mean(axis=0).tolist()), outline))
+    print(f"{path}: left out {left_out} annotations that are crowds or have no pixels\n" * bool(left_out), end="")
     return list(objects.values())
 
 
@@ -76,11 +74,11 @@ def average_precision(truth, results):
     One row per class and "mean": ap, the mean over the IoU thresholds 0.50, 0.55, … 0.95, ap50 and ap75; nan where a class does not
     occur. As COCO does, it looks at the 100 surest results per class and image.
     """
-    dataset = _load(truth, "truth")
-    found = _load(results, "results", dataset)
-    with _reading(truth, "truth"):
-        names = [dataset.cats[number]["name"] for number in sorted(dataset.cats)]  # COCO's order
-        expect("mean" not in names, "categories", 'names other than "mean", the last row', names)
+    dataset = load_coco(truth, "truth")
+    found = load_coco(results, "results", dataset)
+    names = [dataset.cats[number]["name"] for number in sorted(dataset.cats)]  # COCO's order
+    expect("mean" not in names, "categories", 'names other than "mean", the last row', names)
+    with redirect_stdout(None):
         measured = COCOeval(dataset, found, "segm")
         measured.evaluate()
         measured.accumulate()
@@ -129,49 +127,3 @@ def mask_to_polygon(mask):
         corner = [[part[0, 0], first[0, 1]]]  # along a column and a row, where no rounding tells there from back
         path += [first[:1], corner, part, corner]
     return np.concatenate(path) - 1
-
-
-def _load(path, name, truth=None):
-    with _reading(path, name) as path:
-        coco, content = COCO(), json.loads(path.read_bytes())
-        good = isinstance(content, dict) if truth is None else isinstance(content, list) and all(
-            is_number(one["score"]) and "segmentation" in one for one in content)
-        expect(good, "content", "a dataset or, with one as truth, results, each with a score and a segmentation", content)
-        content = content if truth is None else truth.dataset | {"annotations": content}
-        sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
-        categories, kept = {category["id"] for category in content["categories"]}, []
-        expect(len(sizes) + len(categories) == len(content["images"] + content["categories"]), "images and categories", "an id each", path)
-        for one in content["annotations"]:
-            size, segmentation = sizes.get(one["image_id"], [0, 0]), one.get("segmentation")
-            good = one["category_id"] in categories and all(is_int(side, 1) for side in size)
-            expect(good, "annotations", f"one of the categories {categories} and an image with a height and a width", one)
-            if isinstance(segmentation, dict):
-                counts = segmentation["counts"]
-                good = isinstance(counts, str) and counts or all(map(is_int, counts)) and sum(counts) == np.prod(size)
-                expect(segmentation["size"] == size and good, "segmentation", f"run lengths of all pixels of its image, {size}", one)
-                segmentation = segmentation if isinstance(counts, str) else rle.frPyObjects(segmentation, *size)
-            else:
-                good = all(np.ndim(points) == 1 and len(points) % 2 == 0 and np.abs(points).max(initial=0) < 2**16
-                           for points in segmentation or ())
-                expect(good, "segmentation", "polygons as lists x, y, x, y, … in pixels", one)
-                segmentation = [points for points in segmentation or () if len(points) >= 6]
-            # As COCO's own readers have it: no crowd; an area counts only where sizes are scored apart. 0 is for it no id at all.
-            kept += [{"iscrowd": 0, "area": 0} | one | {"segmentation": segmentation, "id": len(kept) + 1}] if segmentation else []
-        left_out = len(content["annotations"]) - len(kept)
-        coco.dataset = content | {"annotations": kept}
-        coco.createIndex()
-    print(f"{path}: left out {left_out} annotations without a mask\n" * bool(left_out), end="")
-    return coco
-
-
-@contextmanager
-def _reading(path, name):
-    """Silence COCO's tool; whatever it stumbles over is a ValueError about the file."""
-    path = resolve_path(path, name)
-    if not path.is_file():
-        raise FileNotFoundError(f"{name}: expected a COCO file, and {path} is not there")
-    try:
-        with redirect_stdout(None):
-            yield path
-    except Exception as error:
-        raise ValueError(f"{name}: expected COCO's instances or results on them, got {path} ({error!r})") from error

@@ -5,11 +5,11 @@ import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
-import tifffile
+from matplotlib import colormaps
 from PIL import Image, ImageOps
 from pycocotools.coco import COCO
 from scipy import ndimage
@@ -37,6 +37,25 @@ def write_dataset(folder, config=ARTICLE, seed=0, count=16, split="train"):
             scene = draw_scene(config, seed, index, split)
             for part, array in zip(parts, (scene.image.squeeze(), *np.moveaxis(scene.masks, -1, 0) * np.uint8(255))):
                 Image.fromarray(array).save(part / f"{index:05}.png")
+    return folder
+
+
+def write_labels(folder, names, masks):
+    """Write masks as palette PNGs, folder/NAME.png: the number of its class, from 1, at each pixel, as `read_dataset` has it in labels/.
+
+    masks : (N, H, W, K) bool, or a list of (H, W, K); where classes overlap, the last one has the pixel, which is said in a line
+    """
+    folder, lost = resolve_path(folder, "folder", Path.cwd()), 0
+    expect(len(names) == len(masks), "names", f"one for each of {len(masks)} images", names)
+    expect(all(mask.dtype == bool for mask in masks), "masks", "bool", masks[0], "p > 0.5 makes masks of probabilities")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, mask in zip(names, masks):
+        picture = Image.fromarray((mask * np.arange(1, mask.shape[-1] + 1)).max(axis=-1).astype(np.uint8), "P")
+        picture.putpalette([0, 0, 0, *(round(255 * level) for colour in colormaps["tab20"].colors for level in colour)])
+        with atomic_write(folder / f"{name}.png") as partial:
+            picture.save(partial)
+        lost += (mask.sum(axis=-1) > 1).sum()
+    print(f"{folder}: {lost} pixels belong to several classes; a label file has room for the last one\n" * bool(lost), end="")
     return folder
 
 
@@ -70,7 +89,7 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
     images, masks = [read_image(paths[stem]) for stem in read_masks], []
     for stem, image in zip(read_masks, images):
         masks.append(read_masks[stem](image.shape[:2]))
-        expect(masks[-1].shape[:2] == image.shape[:2], paths[stem], "masks of its size", masks[-1])
+        expect(masks[-1].shape[:2] == image.shape[:2], paths[stem], f"masks of its size, {image.shape[:2]}", masks[-1])
     for name, count in skipped.items():
         print(f"{folder}: left out {count} annotations of {name}, which is none of the classes {classes}")
     images = _alike(images, channels, folder)
@@ -157,77 +176,86 @@ def _read_labelme(path, classes, shape, skipped):
             expect(kind in ("polygon", "rectangle", "circle"), "shapes", "polygons, rectangles and circles", kind, "draw it as a polygon")
             if one["label"] in classes:
                 masks[..., classes.index(one["label"])] |= outline_mask(points, shape)
-            skipped[one["label"]] += one["label"] not in classes
+            else:
+                skipped[one["label"]] += 1
     except Exception as error:
         raise ValueError(f"{path}: expected LabelMe's annotations ({error!r})") from error
     return masks
 
 
 def _read_coco(path, paths, classes, skipped):
-    masks = {}
-    try:
-        with redirect_stdout(None):
-            coco = COCO(path)
-        for number, image in coco.imgs.items():
-            stem = unicodedata.normalize("NFC", Path(image["file_name"]).stem)
-            expect(stem in paths, image["file_name"], "an image beside the file that describes it", "none")
-            masks[stem] = np.zeros((image["height"], image["width"], len(classes)), bool)
-            for one in coco.imgToAnns[number]:
-                name = coco.cats[one["category_id"]]["name"]
-                if name in classes:
-                    masks[stem][..., classes.index(name)] |= coco.annToMask(one) > 0
-                skipped[name] += name not in classes
-    except Exception as error:
-        raise ValueError(f"{path}: expected a COCO dataset ({error!r})") from error
+    coco, masks = load_coco(path, "folder"), {}
+    for number, image in coco.imgs.items():
+        stem = unicodedata.normalize("NFC", Path(image["file_name"]).stem)
+        expect(stem in paths, path, "all its images in the folder", f"none of the name {image['file_name']}")
+        masks[stem] = np.zeros((image["height"], image["width"], len(classes)), bool)
+        for one in coco.imgToAnns[number]:
+            name = coco.cats[one["category_id"]]["name"]
+            if name in classes:
+                masks[stem][..., classes.index(name)] |= coco.annToMask(one) > 0
+            else:
+                skipped[name] += 1
     return {stem: lambda _, stem=stem: masks[stem] for stem in paths if stem in masks}
+
+
+def load_coco(path, name, truth=None):
+    """A COCO dataset, or a list of results on one, as pycocotools has it; a ValueError if the file is none."""
+    path = resolve_path(path, name)
+    if not path.is_file():
+        raise FileNotFoundError(f"{name}: expected a COCO file, and {path} is not there")
+    try:
+        content, coco = json.loads(path.read_bytes()), COCO()
+        expect(truth is None or all("score" in one for one in content), "results", "a list with a score and a segmentation each", "none")
+        content = content if truth is None else truth.dataset | {"annotations": content}
+        kept = [one | {"segmentation": parts} for one in content["annotations"] for parts in [one.get("segmentation") or []]
+                if isinstance(parts, dict) or any(len(polygon) >= 6 for polygon in parts)]
+        # As COCO's own readers have it: no crowd; an area counts only where sizes are scored apart. 0 is for it no id at all.
+        annotations = [{"iscrowd": 0, "area": 0} | one | {"id": number} for number, one in enumerate(kept, start=1)]
+        coco.dataset = content | {"annotations": annotations}
+        with redirect_stdout(None):
+            coco.createIndex()
+        for one in annotations:  # a number that is not there, and what is no segmentation
+            coco.cats[one["category_id"]], coco.annToRLE(one)
+    except Exception as error:
+        raise ValueError(f"{name}: expected COCO's instances or results on them, got {path} ({error!r})") from error
+    left_out = len(content["annotations"]) - len(kept)
+    print(f"{path}: left out {left_out} annotations without a mask\n" * bool(left_out), end="")
+    return coco
 
 
 def read_image(path, colours=True):
     """Read a PNG, JPEG or TIFF file, upright: (H, W, C), C 1 (grey) or 3 (RGB), uint8 or uint16; or, not `colours`, a palette's indices."""
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a camera's notes, say
-            warnings.filterwarnings("error", "Metadata Warning, tag (25[6-9]|262|27[3789]) ")  # a TIFF's own size and data
-            with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
-                frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # some phones add a preview
-                bands, deep = getattr(file, "tag_v2", {}).get(277, 0), "RGB" in file.mode and ";16" in str(file.tile[0].args)
-                image = ImageOps.exif_transpose(file)
-            if deep:  # Pillow keeps the upper of two bytes; told that the two are in the other order, it keeps the lower
-                with Image.open(path) as file:
-                    raw, *rest = file.tile[0].args if isinstance(file.tile[0].args, tuple) else [file.tile[0].args]
-                    raw = raw[:-1] + {"B": "L", "L": "B", "N": "B"}[raw[-1]]
-                    file.tile = [tile._replace(args=(raw, *tile.args[1:]) if rest else raw) for tile in file.tile]
-                    lower = np.asarray(ImageOps.exif_transpose(file))[..., :3]
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:  # of a camera's notes, say
+            frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # some phones add a preview
+            bands, image = getattr(file, "tag_v2", {}).get(277, 0), ImageOps.exif_transpose(file)
     except Exception as error:
-        bands, advice = 0, "cut it into pieces, or raise PIL.Image.MAX_IMAGE_PIXELS" if "exceeds limit" in str(error) else "write it again"
-        with suppress(Exception):  # Pillow knows no TIFF of several bands without colours
-            bands = tifffile.TiffFile(path).pages[0].samplesperpixel
-        raise ValueError(f"{path}: expected grey or RGB as PNG, JPEG or TIFF, and it cannot be read ({error!r}"
-                         f"{f', {bands} bands' * (bands > 3)}); {advice}") from None
+        advice = "cut it into pieces, or raise PIL.Image.MAX_IMAGE_PIXELS" if "exceeds limit" in str(error) else "write it again"
+        raise ValueError(f"{path}: expected grey or RGB as PNG, JPEG or TIFF, and it cannot be read ({error!r}); {advice}") from None
     expect(frames == 1, path, "one image", f"{frames} in one file", "write each to a file of its own")
     expect(bands <= len(image.getbands()), path, "grey or RGB", f"{bands} bands", "write those that you need as grey or RGB")
     grey, mode = image.mode in ("1", "L", "LA"), image.mode
-    expect(grey or mode in ("P", "PA", "RGB", "RGBA", "I;16", "I;16B"), path, "8 or 16 bits of grey or RGB", f"Pillow's mode {mode}",
+    expect(grey or mode in ("P", "PA", "RGB", "RGBA", "I;16", "I;16B"), path, "8 bits of grey or RGB, or 16 of grey", f"Pillow's mode {mode}",
            "convert it to one of these")
     if mode.startswith("I;16") or mode == "P" and not colours:
         return np.asarray(image, np.uint8 if mode == "P" else np.uint16)[..., None]
     array = np.asarray(image.convert("LA" if grey else "RGBA"))
     expect(array[..., -1].min() == 255, path, "an opaque image", f"{len(image.getbands())} bands, of which the last, opacity, is not full "
            "everywhere", "put it on a ground of one colour, or write the other bands alone")
-    return array[..., :3] * np.uint16(256) + lower if deep else array[..., :-1]
+    return array[..., :-1]
 
 
 def read_mask(path):
     """Read a mask file, (H, W) bool, or raise a ValueError if it holds more than a class and its soft edges."""
-    mask = read_image(path, colours=False)
+    mask, lossy = read_image(path, colours=False), path.suffix.lower() in (".jpg", ".jpeg")
     expect((mask == mask[..., :1]).all(), path, "a grey mask", "colours", "give each class a file of its own")
-    mask, levels, lossy = mask[..., 0], np.unique(mask), path.suffix.lower() in (".jpg", ".jpeg")
+    mask, levels = mask[..., 0], np.unique(mask)
     if len(levels) == 1 or not lossy and len(levels) == 2 and levels[0] == 0:
         return mask > 0
     between = (mask > 0) & (mask < levels[-1])
     flat = between & (ndimage.minimum_filter(mask, 3) == ndimage.maximum_filter(mask, 3))  # 3 × 3 pixels of one level are no edge
     far = between & (ndimage.distance_transform_edt(mask < levels[-1]) > 48)
     soft = lossy or len(levels) > 4 and flat.sum() <= 0.1 * between.sum() and not far.any()
-    names, frequent = ", ".join(map(str, levels[:6])) + ", …" * (len(levels) > 6), np.bincount(mask[mask > 0]).argmax()
-    expect(soft and levels[-1] > 127, path, "0, and one level more where the class is", f"the levels {names}", "write what they mean: "
-           f"(mask > 0) * 255 if all but 0 are the class, (mask == {frequent}) * 255 if one of them is")
+    expect(soft and levels[-1] > 127, path, "0, and one level more where the class is", f"the levels {levels[:8].tolist()}", "say what they mean: "
+           'classes={"name": range(1, 65536)} if all but 0 are the class, {"name": number} if one of them is')
     return mask > 127

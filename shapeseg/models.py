@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from shapeseg.backend import keras, ops, private_random
+from shapeseg.backend import keras, private_random
 from shapeseg.layers import CropLike, DepthToSpace, LocalContrast, PadToMultiple, SpaceToDepth
 from shapeseg.utils import ROOT, atomic_write, expect, is_int, is_number, resolve_path
 
@@ -94,11 +94,10 @@ def _build(classes, channels, widths, convolutions, kernels, skip, patch, contra
             x = join(name=f"decoder{n + 1}_skip")([x, features[n]])
     if skip != "none":  # small kernels will do here, where a pixel costs the most
         x = decoder_block(x, widths[0], kernels[:1], name="join", **options)
-    # Nearly all pixels belong to no class. Starting there saves the first steps of training.
-    prior = [PRIOR / (1 - PRIOR)] * classes if output == "sigmoid" else [PRIOR] * classes + [1 - classes * PRIOR]
+    prior = _prior(classes, output == "softmax")
     last = layers.Conv2D(len(prior) * patch**2, head, padding="same", name="head")
     logits = CropLike(name="logits")([DepthToSpace(patch, name="unfold")(last(x)), image])
-    last.bias.assign(ops.tile(ops.log(ops.maximum(prior, PRIOR)), patch**2))
+    last.bias.assign(np.tile(prior, patch**2))
     masks = layers.Activation(output, dtype="float32", name="masks")(logits)
     if not rays:
         return keras.Model(image, masks, name="shapeseg")
@@ -115,6 +114,11 @@ def _build(classes, channels, widths, convolutions, kernels, skip, patch, contra
     outlines_head.bias.assign([0.0] * 2 + [2.5] * rays)
     edges_head.bias.assign([-3.0] * patch**2)
     return model
+
+
+def _prior(classes, background):
+    """Where the logits start: nearly all pixels belong to no class. That saves the first steps of training."""
+    return np.log([PRIOR] * classes + [max(1 - classes * PRIOR, PRIOR)] if background else [PRIOR / (1 - PRIOR)] * classes)
 
 
 def encoder_block(x, width, kernels, activation, dropout, name, normalize=True, residual=True):
@@ -175,6 +179,39 @@ def macs(model, size):
 def check_model(model):
     good = isinstance(model, keras.Model) and {"pad", "fold", "unfold", "logits", "masks"} <= {layer.name for layer in model.layers}
     expect(good, "model", "a network from build_model or load_model", model)
+
+
+def new_head(model, classes, channels=None, seed=0):
+    """The same network for other classes, and another number of image channels: a new head, all other weights as they are.
+
+    model : keras.Model from `build_model` or `load_model`; of one with rays, the masks alone
+    classes, channels : int; None: as many channels as before. For RGB each channel gets a third of a grey network's first weights
+
+    Returns a new keras.Model, to be trained further at a lower learning rate. Raises ValueError.
+    """
+    check_model(model)
+    channels = model.input_shape[-1] if channels is None else channels
+    for name, value in (("classes", classes), ("channels", channels)):
+        expect(is_int(value, 1), name, "an integer from 1", value)
+    background, patch = model.get_layer("masks").activation is keras.activations.softmax, model.get_layer("fold").patch
+
+    def copy(layer):
+        return type(layer).from_config(layer.get_config() | ({"filters": (classes + background) * patch**2} if layer.name == "head" else {}))
+
+    with private_random(int(seed)):
+        new = keras.models.clone_model(keras.Model(model.input, model.outputs[0], name="shapeseg"), clone_function=copy,
+                                       input_tensors=keras.Input((None, None, channels), dtype="uint8", name="image"))
+    for layer in new.layers:
+        for after, before in zip(layer.variables, model.get_layer(layer.name).variables):
+            if after.shape == before.shape:
+                after.assign(before)
+            elif layer.name == "head":
+                after.assign(after if len(after.shape) > 1 else np.tile(_prior(classes, background), patch**2))
+            else:  # the first kernels, whose inputs are the channels of each pixel of a patch
+                kernel = before.numpy().reshape(*before.shape[:2], patch**2, -1, before.shape[-1])
+                kernel = kernel.sum(axis=3, keepdims=True).repeat(channels, 3) / channels if channels > 1 else kernel.sum(axis=3)
+                after.assign(kernel.reshape(after.shape))
+    return new
 
 
 def save_model(model, path):

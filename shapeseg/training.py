@@ -63,17 +63,14 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None,
                      keep=keep, log_every=log_every)
     for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
-    expect(dataset_size is None or is_int(dataset_size, 1), "dataset_size", "None or an integer from 1", dataset_size)
-    expect(optimizer in ("adam", "adamw", "muon"), "optimizer", '"adam", "adamw" or "muon"', optimizer)
-    expect(schedule in ("constant", "cosine"), "schedule", '"constant" or "cosine"', schedule)
+    for name, choices in dict(optimizer=("adam", "adamw", "muon"), schedule=("constant", "cosine"), keep=("last", "best")).items():
+        expect(arguments[name] in choices, name, f"one of {choices}", arguments[name])
     expect(is_number(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
     expect(is_number(weight_decay, 0), "weight_decay", "a number from 0", weight_decay)
-    good = np.iterable(callbacks) and all(isinstance(one, keras.callbacks.Callback) for one in callbacks)
-    expect(good, "callbacks", "a list of keras.callbacks.Callback", callbacks)
+    expect(keep == "last" or validation, "keep", '"last", or "best" beside a validation', keep)
     setters = keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler
     expect(schedule == "constant" and not warmup or not any(isinstance(one, setters) for one in callbacks), "callbacks", "none that sets "
            "the learning rate, which follows a schedule", callbacks, 'schedule="constant", warmup=0')
-    expect(keep == "last" or keep == "best" and validation is not None, "keep", '"last", or "best" with a validation', keep)
     check_model(model)
     classes = model.outputs[0].shape[-1] - (model.get_layer("masks").activation is keras.activations.softmax)
     wanted = model.input_shape[-1], classes
@@ -120,7 +117,8 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
                 bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False), bar.update()))
             if validation and not isinstance(validation[0], np.ndarray):  # of different sizes: one at a time
                 kinds = tuple(tf.TensorSpec((None, None, arrays[0].shape[-1]), arrays[0].dtype) for arrays in validation)
-                validation = tf.data.Dataset.from_generator(lambda pairs=validation: zip(*pairs), output_signature=kinds).batch(1)
+                pairs = tf.data.Dataset.from_generator(lambda pairs=validation: zip(*pairs), output_signature=kinds)
+                validation = pairs.apply(tf.data.experimental.assert_cardinality(len(validation[0]))).batch(1)
             # The stream has no end, because Keras would begin one more step to find it; `run` stops the training.
             trainer.fit(batches, steps_per_epoch=arguments["log_every"], initial_epoch=run.step // arguments["log_every"],
                         epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], validation_data=validation,
