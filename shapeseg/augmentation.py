@@ -15,22 +15,21 @@ def augment(image, masks, seed=0, index=0, crop=None):
 
     image, masks : (H, W, C) uint8, (H, W, K) bool
     seed, index : int, from 0; each index draws other changes
-    crop : int, side in pixels of a square that is cut out, more often where a mask is, and shown 0.7 to 1.4 times as large (larger
-        if the image is smaller); None keeps the whole image at its size
+    crop : int, side of a square that is cut out, more often where a mask is, and shown 0.7 to 1.4 times as large; None: all of it
 
-    Quarter turns (of images that are not square: half turns), mirror images; of three images in ten also gamma, contrast,
-    brightness, blur and noise, each half of the time. Returns such a pair, of size crop × crop or as turned. Raises a ValueError.
+    Quarter turns (half turns if it is not square), mirror images; of three images in ten also gamma, contrast, brightness, blur
+    and noise, each half of the time. Returns such a pair, of size crop × crop or as turned. Raises a ValueError.
     """
     image, masks = np.asarray(image), np.asarray(masks)
-    expect(image.ndim == 3 and image.dtype == np.uint8 and image.size, "image", "(H, W, C) uint8", image, "image[..., None] adds a channel")
-    expect(masks.ndim == 3 and masks.dtype == bool and masks.size and masks.shape[:2] == image.shape[:2], "masks",
+    expect(image.ndim == 3 and image.dtype == np.uint8, "image", "(H, W, C) uint8", image, "image[..., None] adds a channel")
+    expect(masks.ndim == 3 and masks.dtype == bool and masks.shape[:2] == image.shape[:2], "masks",
            f"{image.shape[:2] + ('K',)} bool to match the image", masks)
-    expect(is_int(seed) and is_int(index), "seed and index", "integers from 0", (seed, index))
     expect(crop is None or is_int(crop, 16), "crop", "None or an integer from 16", crop)
     rng = random_key("augment", seed, index)
     if crop:
         image, masks = _crop(image, masks, rng, crop)
-    image, masks = _turn(image, masks, rng.randint(4) if image.shape[0] == image.shape[1] else 2 * rng.randint(2), rng.randint(2))
+    quarters, step = rng.randint(4) if image.shape[0] == image.shape[1] else 2 * rng.randint(2), (1, -1)[rng.randint(2)]
+    image, masks = (np.rot90(array, quarters)[:, ::step].copy() for array in (image, masks))
     return (_expose(image, rng) if rng.uniform() < 0.3 else image), masks
 
 
@@ -45,16 +44,6 @@ def _crop(image, masks, rng, crop):
              for channel in np.moveaxis(image, -1, 0)]
     rows, columns = ((start + (np.arange(crop) + 0.5) * side / crop).astype(int) for start in (top, left))
     return np.stack([np.asarray(part) for part in parts], axis=-1), masks[rows[:, None], columns]
-
-
-def _turn(image, masks, quarters, mirror):
-    """Both by so many quarter turns; then, if `mirror`, left and right change places."""
-    both = []
-    for array in (image, masks):
-        pixels = np.ascontiguousarray(array).view(f"V{array.shape[-1] * array.itemsize}")[..., 0]  # moved as one
-        turned = np.rot90(pixels, quarters)[:, ::-1 if mirror else 1].copy()
-        both.append(turned.view(array.dtype).reshape(*turned.shape, -1))
-    return both
 
 
 def _expose(image, rng):

@@ -23,8 +23,8 @@ def check_names(classes, count=None):
     """Return class names as a list, `count` of them, or raise a ValueError; None: ours if there are five, else "class 1", …"""
     if classes is None:
         classes = CLASSES if count == len(CLASSES) else [f"class {n + 1}" for n in range(count)]
-    good = isinstance(classes, (list, tuple)) and all(isinstance(name, str) and name for name in classes) and len({*classes}) == len(classes)
-    expect(good and len(classes) == (count or len(classes) or 1), "classes", f"{count or 'a list of'} different names", classes)
+    good = isinstance(classes, (list, tuple)) and len({*classes}) == len(classes) == (count or len(classes) or 1)
+    expect(good, "classes", f"{count or 'a list of'} different names", classes)
     return list(classes)
 
 
@@ -38,13 +38,6 @@ class Figure:
     colour: tuple  # one level in [0, 255] per channel: (grey,) or (red, green, blue)
     opacity: float  # in (0, 1]; at 1 nothing shows through
     vertices: np.ndarray  # (V, 2) float, (row, column) in pixels, closed from the last vertex to the first
-
-
-def outline(kind, rng):
-    """A random outline of one kind about the origin, (V, 2), the farthest vertex at distance 1; `rng` is a RandomState."""
-    expect(kind in OUTLINES, "kind", f"one of {', '.join(OUTLINES)}", kind)
-    vertices = OUTLINES[kind](rng)
-    return vertices / np.hypot(*vertices.T).max()
 
 
 def place(vertices, centre, radius, angle):
@@ -108,11 +101,10 @@ def blend(under, colour, opacity):
 
 def rim(inside):
     """Rows and columns of the pixels of a mask that have one of their four neighbours outside of it."""
-    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 1), bool)
-    padded[1:-1, :-1] = inside
-    flat, width = padded.ravel(), padded.shape[1]  # all rows as one, parted by empty pixels: NumPy is faster so
-    core = flat[:-2 * width] & flat[2 * width:] & flat[width - 1:-width - 1] & flat[width + 1:1 - width]
-    return np.divmod((flat[width:-width] > core).nonzero()[0], width)
+    padded = np.zeros((inside.shape[0] + 2, inside.shape[1] + 2), bool)
+    padded[1:-1, 1:-1] = inside
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return (inside > core).nonzero()
 
 
 def angles_and_sides(vertices):
@@ -139,41 +131,6 @@ def _polygon(corners, rng):
             return candidates[good.argmax()]
 
 
-def _cross(rng):
-    w = rng.uniform(0.22, 0.34)  # half the width of an arm
-    arm, quarter = np.array([(-w, -w), (-1, -w), (-1, w)]), np.array([[0, -1], [1, 0]])
-    return np.concatenate([arm @ np.linalg.matrix_power(quarter, k) for k in range(4)])
-
-
-def _ell(rng):
-    w, (a, b) = rng.uniform(0.18, 0.28), rng.uniform(0.75, 1.0, 2)
-    return np.array([(-w, -w), (-w, a), (w, a), (w, w), (b, w), (b, -w)])
-
-
-def _arrow(rng):
-    w, barb = rng.uniform(0.15, 0.25), rng.uniform(0.6, 0.8)
-    return np.array([(-1, 0), (0, barb), (0, w), (0.9, w), (0.9, -w), (0, -w), (0, -barb)])
-
-
-def _blob(rng):
-    waves = np.arange(2, rng.randint(4, 8))
-    radii = 1 + np.cos(waves * ROUND[:, None] + rng.uniform(0, 6.28, len(waves))) @ (rng.uniform(0.15, 0.4, len(waves)) / waves ** 0.5)
-    return _polar(0, np.maximum(radii, 0.25))
-
-
-def _ring(rng):
-    corners, thin = (64, 3, 4, 6)[rng.randint(4)], rng.uniform(0.4, 0.75)
-    outer = np.pad(_polar(0, np.ones(corners)) * (1, rng.uniform(0.75, 1)), ((0, 1), (0, 0)), "wrap")
-    return np.concatenate([outer, thin * outer[::-1]])  # a seam that nobody sees leads from one to the other
-
-
-def _comb(rng):
-    teeth, height, back = rng.randint(2, 5), rng.uniform(0.4, 1.2), rng.uniform(0.2, 0.5)
-    columns = np.arange(2 * teeth).repeat(2)[1:-1] / (2 * teeth - 1)
-    rows = height * np.resize([1, 1, back, back], 4 * teeth - 2)
-    return _centred([(0, 0), (height, 0), *zip(rows, columns), (height, 1), (0, 1)])
-
-
 LETTERS = {  # corners in units of (height, width), where 2 is to be 1 - the stroke and -1 the stroke
     "T": [(0, 0), (0, 3), (1, 3), (1, 2), (3, 2), (3, 1), (1, 1), (1, 0)], "U": [(0, 0), (3, 0), (3, 3), (0, 3), (0, 2), (2, 2), (2, 1), (0, 1)],
     "Z": [(0, 0), (0, 2), (2, 2), (2, 3), (3, 3), (3, 1), (1, 1), (1, 0)],
@@ -181,39 +138,65 @@ LETTERS = {  # corners in units of (height, width), where 2 is to be 1 - the str
     "H": [(0, 0), (3, 0), (3, 1), (2, 1), (2, 2), (3, 2), (3, 3), (0, 3), (0, 2), (1, 2), (1, 1), (0, 1)]}
 
 
-def _letter(rng):
-    stroke = rng.uniform(0.22, 0.38)
-    return _centred(np.interp([*LETTERS.values()][rng.randint(len(LETTERS))], [0, 1, 2, 3], [0, stroke, 1 - stroke, 1]) * (1, rng.uniform(0.7, 1)))
-
-
-def _moon(rng):
-    half = np.stack([np.sin(angles := np.linspace(-np.pi / 2, np.pi / 2, 40)), np.cos(angles)], axis=-1)
-    return _centred(np.concatenate([half, half[::-1] * (1, rng.uniform(-0.3, 0.75))]))
-
-
-def _sector(rng):
-    angles = np.linspace(0, rng.uniform(0.7, 4.6), 40)
-    return _centred([*zip(np.cos(angles), np.sin(angles)), (0, 0)])
-
-
-def _rod(rng):
-    power, both = 2 / rng.uniform(1.5, 6), np.stack([np.cos(ROUND), np.sin(ROUND)], axis=-1)
-    return np.sign(both) * np.abs(both) ** power * (1, rng.uniform(0.12, 0.4))
-
-
-def _centred(vertices):
-    return np.asarray(vertices, float) - (np.min(vertices, axis=0) + np.max(vertices, axis=0)) / 2
-
-
-ROUND = 2 * np.pi * np.arange(64) / 64
-OUTLINES = {
-    "circle": lambda rng: _polar(0, np.ones(128)), "hexagon": lambda rng: _polar(0, rng.uniform(0.85, 1.0, 6)), "cross": _cross,
-    "triangle": lambda rng: _polygon(3, rng), "quad": lambda rng: _polygon(4, rng), "pentagon": lambda rng: _polygon(5, rng),
-    "star": lambda rng: _polar(0, np.array(rng.randint(5, 7) * [1.0, rng.uniform(0.35, 0.5)])), "ell": _ell, "arrow": _arrow,
-    "heart": lambda rng: np.stack([-13 * np.cos(ROUND) + 5 * np.cos(2 * ROUND) + 2 * np.cos(3 * ROUND) + np.cos(4 * ROUND),
-                                   16 * np.sin(ROUND) ** 3], axis=-1),
-    "blob": _blob, "ring": _ring, "comb": _comb, "letter": _letter, "moon": _moon, "sector": _sector, "rod": _rod,
-    "irregular": lambda rng: _polar(0, np.tile([0.5, 0], n := rng.randint(4, 7)) + rng.uniform(0.25, 0.5, 2 * n)),
-    "spiky": lambda rng: _polar(0, np.array(rng.randint(4, 10) * [1.0, rng.uniform(0.25, 0.55)])),
-    "drop": lambda rng: np.stack([-np.cos(ROUND), np.sin(ROUND) * np.sin(ROUND / 2) ** rng.uniform(1.5, 2.5)], axis=-1),
-}
+def outline(kind, rng):
+    """A random outline of one kind about the origin, (V, 2), the farthest vertex at distance 1; `rng` is a RandomState."""
+    around = 2 * np.pi * np.arange(64) / 64
+    cos, sin = np.cos(around), np.sin(around)
+    match kind:
+        case "circle":
+            vertices = _polar(0, np.ones(128))
+        case "triangle" | "quad" | "pentagon":
+            vertices = _polygon(CLASSES.index(kind) + 2, rng)
+        case "star":
+            vertices = _polar(0, np.array(rng.randint(5, 7) * [1.0, rng.uniform(0.35, 0.5)]))
+        case "cross":
+            w = rng.uniform(0.22, 0.34)  # half the width of an arm
+            arm, quarter = np.array([(-w, -w), (-1, -w), (-1, w)]), np.array([[0, -1], [1, 0]])
+            vertices = np.concatenate([arm @ np.linalg.matrix_power(quarter, k) for k in range(4)])
+        case "hexagon":
+            vertices = _polar(0, rng.uniform(0.85, 1.0, 6))
+        case "ell":
+            w, (a, b) = rng.uniform(0.18, 0.28), rng.uniform(0.75, 1.0, 2)
+            vertices = np.array([(-w, -w), (-w, a), (w, a), (w, w), (b, w), (b, -w)])
+        case "arrow":
+            w, barb = rng.uniform(0.15, 0.25), rng.uniform(0.6, 0.8)
+            vertices = np.array([(-1, 0), (0, barb), (0, w), (0.9, w), (0.9, -w), (0, -w), (0, -barb)])
+        case "heart":
+            rows = -13 * cos + 5 * np.cos(2 * around) + 2 * np.cos(3 * around) + np.cos(4 * around)
+            vertices = np.stack([rows, 16 * sin**3], axis=-1)
+        case "drop":
+            vertices = np.stack([-cos, sin * np.sin(around / 2) ** rng.uniform(1.5, 2.5)], axis=-1)
+        case "blob":
+            waves = np.arange(2, rng.randint(4, 8))
+            swing = np.cos(waves * around[:, None] + rng.uniform(0, 6.28, len(waves)))
+            vertices = _polar(0, np.maximum(1 + swing @ (rng.uniform(0.15, 0.4, len(waves)) / waves ** 0.5), 0.25))
+        case "irregular":
+            vertices = _polar(0, np.tile([0.5, 0], n := rng.randint(4, 7)) + rng.uniform(0.25, 0.5, 2 * n))
+        case "spiky":
+            vertices = _polar(0, np.array(rng.randint(4, 10) * [1.0, rng.uniform(0.25, 0.55)]))
+        case "ring":
+            corners, thin = (64, 3, 4, 6)[rng.randint(4)], rng.uniform(0.4, 0.75)
+            outer = np.pad(_polar(0, np.ones(corners)) * (1, rng.uniform(0.75, 1)), ((0, 1), (0, 0)), "wrap")
+            vertices = np.concatenate([outer, thin * outer[::-1]])  # a seam that nobody sees leads from one to the other
+        case "comb":
+            teeth, height, back = rng.randint(2, 5), rng.uniform(0.4, 1.2), rng.uniform(0.2, 0.5)
+            columns = np.arange(2 * teeth).repeat(2)[1:-1] / (2 * teeth - 1)
+            rows = height * np.resize([1, 1, back, back], 4 * teeth - 2)
+            vertices = np.array([(0, 0), (height, 0), *zip(rows, columns), (height, 1), (0, 1)])
+        case "letter":
+            stroke = rng.uniform(0.22, 0.38)
+            corners = [*LETTERS.values()][rng.randint(len(LETTERS))]
+            vertices = np.interp(corners, [0, 1, 2, 3], [0, stroke, 1 - stroke, 1]) * (1, rng.uniform(0.7, 1))
+        case "moon":
+            angles = np.linspace(-np.pi / 2, np.pi / 2, 40)
+            half = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+            vertices = np.concatenate([half, half[::-1] * (1, rng.uniform(-0.3, 0.75))])
+        case "sector":
+            angles = np.linspace(0, rng.uniform(0.7, 4.6), 40)
+            vertices = np.array([*zip(np.cos(angles), np.sin(angles)), (0, 0)])
+        case "rod":
+            power, both = 2 / rng.uniform(1.5, 6), np.stack([cos, sin], axis=-1)
+            vertices = np.sign(both) * np.abs(both) ** power * (1, rng.uniform(0.12, 0.4))
+    if kind in ("comb", "letter", "moon", "sector"):
+        vertices = vertices - (vertices.min(axis=0) + vertices.max(axis=0)) / 2
+    return vertices / np.hypot(*vertices.T).max()

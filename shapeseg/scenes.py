@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import sub
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -15,6 +13,9 @@ from shapeseg.utils import expect, is_int, is_number, random_key
 SPLITS = ("train", "validation", "test")
 TEXTURE_CELLS = 24  # per side
 RANGES = ("noise", "gradient", "texture", "blur", "grain", "contrast", "opaque")  # what a scene may draw for itself
+PAIRS = dict(figures=(1, 1000), radius=(0, 0.45), opacity=(0.05, 1), twins=(0.05, 0.9), zoom=(0.1, 10))  # and their limits
+NUMBERS = dict(visible=(0, 1), soft=(0, 1), opaque=(0, 1), noise=(0, 40), gradient=(0, 100), texture=(0, 100), blur=(0, 10),
+               contrast=(1, 80), grain=(0, 100))
 
 
 @dataclass(frozen=True)
@@ -62,31 +63,23 @@ class SceneConfig:
     twins: tuple = None
 
     def __post_init__(self):
-        for name, value in [*vars(self).items()]:
-            plain = [one.item() if isinstance(one, np.generic) else one for one in (value if isinstance(value, (list, tuple)) else [value])]
-            object.__setattr__(self, name, tuple(plain) if isinstance(value, (list, tuple)) else plain[0])
-        for name, allowed in (("classes", CLASSES), ("kinds", LABELS)):
-            good = isinstance(names := getattr(self, name), tuple) and names and {*names} <= {*allowed}
-            expect(good and (name == "kinds" or len(names) == len({*names})), name, f"some of {', '.join(allowed)}", names)
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)  # JSON has lists alone
+        expect({*self.kinds} <= {*LABELS}, "kinds", f"some of {', '.join(LABELS)}", self.kinds)
         expect({LABELS[kind] for kind in self.kinds} == {*self.classes}, "kinds", f"some of each of the classes {self.classes}", self.kinds)
-        expect(is_int(self.channels) and self.channels in (1, 3), "channels", "1 or 3", self.channels)
+        expect(self.channels in (1, 3), "channels", "1 or 3", self.channels)
         expect(is_int(self.size, 16), "size", "an integer from 16", self.size)
-        for name, min_, max_ in (("figures", 2 if self.twins else 1, 1000), ("radius", 4 / self.size, 0.45), ("opacity", 0.05, 1),
-                                 ("twins", 0.05, 0.9), ("zoom", 0.1, 10), ("visible", 0, 1), ("soft", 0, 1), ("opaque", 0, 1),
-                                 ("noise", 0, 40), ("gradient", 0, 100), ("texture", 0, 100), ("blur", 0, 10), ("contrast", 1, 80),
-                                 ("grain", 0, 100)):
+        for name, (min_, max_) in (PAIRS | NUMBERS).items():
             value, kind = getattr(self, name), is_int if name in ("figures", "blur", "contrast") else is_number
-            good = isinstance(value, tuple) and len(value) == 2 and all(kind(one, min_, max_) for one in value) and value[0] <= value[1]
-            if name in ("figures", "radius", "opacity", "twins", "zoom"):
-                expect(good or (name, value) == ("twins", None), name, f"(lowest, highest) from {min_:.3g} to {max_}", value)
-            else:
-                good = kind(value, min_, max_) or good and name in RANGES or (name, value) == ("contrast", None)
-                expect(good, name, f"a number from {min_} to {max_}" + ", or (lowest, highest)" * (name in RANGES), value)
-        expect(isinstance(self.cut, bool), "cut", "True or False", self.cut)
-        ranges = any(isinstance(getattr(self, name), tuple) for name in RANGES)
-        expect(self.contrast is not None or not (ranges or self.grain or self.soft), "contrast", "a number beside ranges, grain or soft edges", None)
-        expect(self.contrast is not None or self.levels[1] - self.levels[0] >= 3 * self.edge, "noise, gradient and texture", "grey levels for figures that must "
-               f"differ by {self.edge}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
+            pair = isinstance(value, tuple) and len(value) == 2 and all(kind(v, min_, max_) for v in value) and value[0] <= value[1]
+            good = pair and name in (*PAIRS, *RANGES) or name in NUMBERS and kind(value, min_, max_)
+            words = "(lowest, highest)" if name in PAIRS else "a number or (lowest, highest)" if name in RANGES else "a number"
+            expect(good or value is None and name in ("twins", "contrast"), name, f"{words} from {min_} to {max_}", value)
+        if self.contrast is None:
+            rough = self.grain or self.soft or any(isinstance(getattr(self, name), tuple) for name in RANGES)
+            expect(not rough, "contrast", "a number beside ranges, grain or soft edges", None)
+            expect(self.levels[1] - self.levels[0] >= 3 * self.edge, "noise, gradient and texture", "grey levels for figures that "
+                   f"differ by {self.edge}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
 
     @cached_property
     def edge(self):
@@ -179,12 +172,11 @@ def _settle(config, rng):
     rough = max(0, 2 * rng.uniform() - 1) ** 1.5 if drawn else 0  # half of the scenes are clean, few are rough in much
     for name, (low, high) in drawn.items():
         value = low + (high - low) * rng.uniform() * (rng.uniform() if name in ("contrast", "opaque") else rough)
-        drawn[name] = round(value) if name in ("blur", "contrast") else value
+        drawn[name] = round(value) if name in ("blur", "contrast") else round(4 * value) / 4 if name == "noise" else value
     if config.zoom != (1, 1):
         zoom = math.exp(rng.uniform(*np.log(config.zoom)))
         drawn |= {"zoom": (1.0, 1.0), "radius": tuple(min(0.45, max(4 / config.size, zoom * r)) for r in config.radius),
                   "figures": tuple(min(1000, max(2 if config.twins else 1, round(n / zoom**1.5))) for n in config.figures)}
-    drawn |= {"noise": round(4 * drawn["noise"]) / 4} if "noise" in drawn else {}  # a table for each
     return replace(config, **drawn) if drawn else config
 
 
@@ -215,22 +207,21 @@ def check_key(config, seed, split):
 def _draw_figures(config, rng, image, masks):
     wanted = rng.randint(config.figures[0], config.figures[1] + 1)
     figures, misses = [], 0
-    # The pixels just inside all outlines (their places in the image, and the group of each), so that these stay visible. Levels are
-    # flat: few groups stand for all pixels, each a figure and its levels with and without it; the first cannot be seen.
-    outlines = SimpleNamespace(pixels=np.zeros(0, int), group=np.zeros(0, int), groups=[None], spare=[],  # may be hidden, per figure
-                               cover=np.zeros((config.size, config.size), bool))  # False but while it is asked what a figure covers
+    # The pixels just inside all outlines, which are to stay visible: their places in the image, the numbers of their figures, the
+    # levels there with and without the figure, (2, N, C); and how many of each figure's may be hidden.
+    rims = np.zeros(0, int), np.zeros(0, int), np.zeros((2, 0, config.channels), np.uint8), np.zeros(0, int)
     for _ in range(20 * wanted):
         first = figures[-1] if config.twins and len(figures) % 2 else None
         if len(figures) == wanted or first and misses == 8:
             break
         figure = _draw_outline(config, rng, first)
         box, inside = fill(figure.vertices, image.shape) if config.cut else fill(figure.vertices)
-        looks = _choose_looks(config, rng, image, outlines, box, inside) if inside.any() else None  # cut off whole
+        looks, rims = _choose_looks(config, rng, image, rims, box, inside) if inside.any() else (None, rims)  # cut off whole
         misses = 0 if looks else misses + 1
         if looks:
             np.copyto(image[box], blend(image[box], *looks), where=inside[..., None])
             masks[box + (config.classes.index(figure.label),)] |= inside
-            figures.append(Figure(**vars(figure), colour=looks[0], opacity=looks[1]))
+            figures.append(replace(figure, colour=looks[0], opacity=looks[1]))
     return tuple(figures)
 
 
@@ -247,54 +238,34 @@ def _draw_outline(config, rng, first=None):
             reach = first.radius + radius
             low, high = np.maximum(low, np.subtract(first.centre, reach)), np.minimum(high, np.add(first.centre, reach))
         centre = rng.uniform(low, high, 2)
-        figure = SimpleNamespace(kind=kind, label=label, centre=tuple(centre.tolist()), radius=radius, angle=angle,
-                                 vertices=place(shape, centre, radius, angle))
+        figure = Figure(kind, label, tuple(centre.tolist()), radius, angle, None, None, place(shape, centre, radius, angle))
         if not first or config.twins[0] <= overlap(first, figure) <= config.twins[1]:
             return figure
     raise ValueError(f"twins: found no place where a figure overlaps another by {config.twins}; give a wider range")
 
 
-def _choose_looks(config, rng, image, outlines, box, inside):
-    """A colour and an opacity with which the new figure and all before it are visible, or None."""
+def _choose_looks(config, rng, image, rims, box, inside):
+    """A colour and an opacity with which the new figure and all before it are visible, or None; and the rims of all."""
+    pixels, figure, levels, spare = rims
     row, column = rim(inside)
-    pixels = (row + box[0].start) * config.size + column + box[1].start
-    # All channels of a pixel as one number: few different ones lie below.
-    below = image.reshape(-1, config.channels).take(pixels, axis=0) @ 256 ** np.arange(config.channels)
-    flat = sorted(set(below.tolist()))
-    new = len(outlines.spare)
-    groups = outlines.groups + [(new, *[code.to_bytes(config.channels, "little")] * 2) for code in flat]
-    spare = outlines.spare + [int((1 - config.visible) * len(pixels))]
-    group = np.concatenate([outlines.group, len(outlines.groups) + np.searchsorted(flat, below)])
-    pixels = np.concatenate([outlines.pixels, pixels])
-    outlines.cover[box] = inside
-    covered = outlines.cover.take(pixels).nonzero()[0]
-    outlines.cover[box] = False
-    counts = np.bincount(group[covered])
-    counts[0] = 0  # what is hidden stays hidden, because blending brings levels together
-    touched = counts.nonzero()[0]
-    alike = [(*groups[k], count) for k, count in zip(touched.tolist(), counts[touched].tolist())]
-    lowest, highest = config.levels
+    own = (row + box[0].start) * config.size + column + box[1].start
+    below = image.reshape(-1, config.channels)[own]
+    pixels, figure = np.append(pixels, own), np.append(figure, np.full(len(own), len(spare)))
+    levels, spare = np.append(levels, [below, below], axis=1), np.append(spare, int((1 - config.visible) * len(own)))
+    cover = np.zeros((config.size, config.size), bool)
+    cover[box] = inside
+    covered = cover.ravel()[pixels].nonzero()[0]  # the last of them are the new figure's own
+    under = levels[:, covered]
     for _ in range(8):
-        colour = tuple([rng.randint(lowest, highest + 1) for _ in range(config.channels)])
+        colour = tuple([rng.randint(config.levels[0], config.levels[1] + 1) for _ in range(config.channels)])
         # In multiples of 1/256, so that blending is exact on every platform.
         opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256 if not config.opaque or rng.uniform() >= config.opaque else 1.0
-        left, after, target = spare.copy(), groups.copy(), []
-        for figure, inner, outer, count in alike:
-            inner = [round(a + opacity * (c - a)) for a, c in zip(inner, colour)]  # as `blend`, faster for a few levels
-            if figure != new:
-                outer = [round(a + opacity * (c - a)) for a, c in zip(outer, colour)]
-            if max(map(abs, map(sub, inner, outer))) >= config.edge:
-                target.append(len(after))
-                after.append((figure, inner, outer))
-            else:
-                target.append(0)
-                left[figure] -= count
-                if left[figure] < 0:
-                    break
-        else:
-            moved = np.arange(len(groups))
-            moved[touched] = target
-            group[covered] = moved[group[covered]]
-            outlines.pixels, outlines.group, outlines.groups, outlines.spare = pixels, group, after, left
-            return colour, opacity
-    return None
+        over = blend(under, colour, opacity)
+        over[1, -len(own):] = below
+        hidden = covered[(abs(np.subtract(*over, dtype=np.int16)) < config.edge).all(axis=1)]
+        left = spare - np.bincount(figure[hidden], minlength=len(spare))
+        if (left >= 0).all():
+            levels[:, covered] = over
+            seen = np.delete(np.arange(len(pixels)), hidden)  # what is hidden stays so: blending brings levels together
+            return (colour, opacity), (pixels[seen], figure[seen], levels[:, seen], left)
+    return None, rims

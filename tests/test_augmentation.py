@@ -70,9 +70,3 @@ def test_a_run_with_changes_and_crops_that_was_stopped_ends_as_one_that_was_not(
             ss.train(ss.build_model(**NETWORK), arrays, 6, tmp_path / name, callbacks=callbacks, **options)
     ss.train(ss.build_model(**NETWORK), arrays, 6, tmp_path / "stopped", **options)
     assert equal(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
-
-
-@pytest.mark.parametrize("change, named", [(dict(image=BRIGHT / 255), "image"), (dict(image=BRIGHT.tolist()), "image"), (dict(index=-1), "seed"), (dict(masks=SCENE.masks[1:]), "masks"), (dict(crop=4), "crop")])
-def test_wrong_arguments(change, named):
-    with pytest.raises(ValueError, match=f"^{named}.*: expected"):
-        ss.augment(**dict(image=BRIGHT, masks=SCENE.masks) | change)

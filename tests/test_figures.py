@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.draw import polygon2mask
 
 import shapeseg as ss
-from shapeseg.figures import ANGLES_AND_SIDES, OPEN_KINDS, OUTLINES, angles_and_sides, outline_mask, place
+from shapeseg.figures import ANGLES_AND_SIDES, OPEN_KINDS, angles_and_sides, outline_mask, place
 
 # CRC-32 of twenty outlines of each kind in 1/64 of a pixel: the same on every machine, for ever.
 CHECKSUMS = {
@@ -24,7 +24,7 @@ def drawn(kind, count=100):
     return [ss.outline(kind, rng) for _ in range(count)]
 
 
-@pytest.mark.parametrize("kind", OUTLINES)
+@pytest.mark.parametrize("kind", ss.LABELS)
 def test_the_same_outlines_everywhere(kind):
     rng = np.random.RandomState(7)
     vertices = np.concatenate([place(ss.outline(kind, rng), (256, 256), 200, 0.5) for _ in range(20)])
@@ -41,7 +41,7 @@ def test_polygons_are_true_to_their_class(kind, corners):
         assert sides.min() >= shortest * sides.max()
 
 
-@pytest.mark.parametrize("kind", OUTLINES)
+@pytest.mark.parametrize("kind", ss.LABELS)
 def test_outlines_are_scaled_and_those_of_old_star_convex_about_their_centre(kind):
     assert kind in ss.KINDS or kind in ss.NOVEL_KINDS + OPEN_KINDS and ss.LABELS[kind] == "unknown"
     for vertices in drawn(kind, 50):
@@ -53,7 +53,7 @@ def test_outlines_are_scaled_and_those_of_old_star_convex_about_their_centre(kin
         assert (c0 * r1 - r0 * c1 >= -1e-9).all()
 
 
-@pytest.mark.parametrize("kind", OUTLINES)
+@pytest.mark.parametrize("kind", ss.LABELS)
 def test_fill_agrees_with_scikit_image_and_turns_with_the_outline(kind):
     rng = np.random.RandomState(2)
     for vertices in drawn(kind, 10):
