@@ -14,23 +14,18 @@ from skimage.measure import find_contours
 from shapeseg.figures import CLASSES, check_names, overlap
 from shapeseg.files import load_coco
 from shapeseg.objects import Object, encode_outlines, match_objects
-from shapeseg.utils import atomic_write, expect, is_int, is_number, resolve_path
+from shapeseg.utils import atomic_write, resolve_path
 
 
 def write_coco(path, objects, shape, form="polygon", results=False, classes=CLASSES):
     """Write the Figures or Objects of several images, a sequence for each, as COCO's JSON (Lin et al. 2014); return its path.
 
-    The images, all of one `shape` (height, width) in pixels, get the ids 1, 2, … and the names 00000.png, … of `write_dataset`;
-    class k is category k + 1. The `form` "polygon" writes the exact outline of each whole (amodal) object, "rle" the pixels inside;
-    `results` writes scores and pixels alone, as a list of results. Raises a ValueError if an argument is not as above.
+    The images, all of one `shape` (height, width), get the ids 1, 2, … and the names 00000.png, … of `write_dataset`; class k is
+    category k + 1. The `form` "polygon" writes the exact outline of each whole (amodal) object, "rle" the pixels inside; `results`
+    writes scores and pixels alone, as a list of results. Raises a ValueError if an argument is not as above.
     """
-    expect(form in ("polygon", "rle"), "form", '"polygon" or "rle"', form)
-    expect(all(np.iterable(one) for one in objects), "objects", "a sequence of Figures or Objects for each image", objects)
-    expect(np.shape(shape) == (2,) and all(is_int(side, 1) for side in shape), "shape", "(height, width) in pixels", shape)
     (height, width), classes, annotations = map(int, shape), check_names(classes), []
     for image, one in ((image, one) for image, of_image in enumerate(objects, start=1) for one in of_image):
-        expect(one.label in classes, "objects", f"objects of the classes {classes}", one.label)
-        expect(hasattr(one, "score") or not results, "objects", "Objects, which have a score", one)
         outline = one.outline if hasattr(one, "outline") else one.vertices
         [pixels] = encode_outlines([outline], (height, width))
         inside = pixels | {"counts": pixels["counts"].decode("ascii")} if results or form == "rle" else [
@@ -49,22 +44,17 @@ def read_coco(path, truth=None):
     """Read a COCO dataset or, with the path of its dataset as `truth`, any tool's list of results: a list of Objects per image.
 
     A dataset's score is 1. A polygon becomes the outline as it is; of several, or of a run-length encoding, `mask_to_polygon` is the
-    outline, with the same pixels. Crowds, which are no single objects, and what has no pixels are left out, and counted in a line.
-    Raises FileNotFoundError if there is no such file, ValueError if it is not COCO's of instances.
+    outline. Crowds, which are no single objects, and what has no mask are left out. Raises FileNotFoundError, ValueError.
     """
-    dataset = load_coco(path if truth is None else truth, "path" if truth is None else "truth")
-    found = dataset if truth is None else load_coco(path, "path", dataset)
-    objects, left_out = {image: [] for image in dataset.imgs}, 0
-    for one in found.anns.values():
-        polygons, pixels = one["segmentation"], found.annToMask(one) > 0
+    dataset = load_coco(truth or path)
+    found = load_coco(path, dataset) if truth else dataset
+    objects = {image: [] for image in dataset.imgs}
+    for one in (one for one in found.anns.values() if not one["iscrowd"]):
+        polygons = one["segmentation"]
         single = isinstance(polygons, list) and len(polygons) == 1
-        if one["iscrowd"] or not (single or pixels.any()):
-            left_out += 1
-            continue
-        outline = np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if single else mask_to_polygon(pixels)
+        outline = np.reshape(polygons, (-1, 2))[:, ::-1] - 0.5 if single else mask_to_polygon(found.annToMask(one) > 0)
         objects[one["image_id"]].append(Object(dataset.cats[one["category_id"]]["name"], float(one.get("score", 1)),
                                                tuple(outline.mean(axis=0).tolist()), outline))
-    print(f"{path}: left out {left_out} annotations that are crowds or have no pixels\n" * bool(left_out), end="")
     return list(objects.values())
 
 
@@ -74,10 +64,9 @@ def average_precision(truth, results):
     One row per class and "mean": ap, the mean over the IoU thresholds 0.50, 0.55, … 0.95, ap50 and ap75; nan where a class does not
     occur. As COCO does, it looks at the 100 surest results per class and image.
     """
-    dataset = load_coco(truth, "truth")
-    found = load_coco(results, "results", dataset)
+    dataset = load_coco(truth)
+    found = load_coco(results, dataset)
     names = [dataset.cats[number]["name"] for number in sorted(dataset.cats)]  # COCO's order
-    expect("mean" not in names, "categories", 'names other than "mean", the last row', names)
     with redirect_stdout(None):
         measured = COCOeval(dataset, found, "segm")
         measured.evaluate()
@@ -92,14 +81,11 @@ def average_precision(truth, results):
 def evaluate_objects(scenes, objects):
     """How good are the objects, one list per scene, that were found in scenes of one size? A dictionary of numbers in [0, 1].
 
-    ap, ap50 and ap75 are the means of `average_precision`; "counts" is the share of the scenes with the exact number of objects of
-    each class; "pairs" the share of the pairs of one class that overlap by up to half of the smaller one whose two figures are both
-    found (see `match_objects`), nan where there are no such pairs. Raises a ValueError if an argument is not as above.
+    ap, ap50 and ap75 are the means of `average_precision`; "counts" is the share of scenes with the right number of objects of each
+    class; "pairs", of the pairs of one class that overlap by up to half of the smaller one, the share that `match_objects` finds.
     """
-    expect(len({scene.image.shape for scene in scenes}) == 1, "scenes", "at least one, all of one size", scenes)
-    expect(len(objects) == len(scenes), "objects", f"a sequence for each of {len(scenes)} scenes", objects)
     shape, exact, pairs = scenes[0].image.shape[:2], [], []
-    for scene, found in zip(scenes, objects):
+    for scene, found in zip(scenes, objects, strict=True):
         exact.append(sorted(one.label for one in found) == sorted(figure.label for figure in scene.figures))
         matched = match_objects(scene.figures, found, shape)
         pairs += [min(matched[i], matched[j]) >= 0 for i, j, share in overlapping_pairs(scene.figures) if share <= 0.5]
@@ -120,7 +106,6 @@ def mask_to_polygon(mask):
 
     Several parts and holes become one outline by seams, there and back, which `fill` does not see; it begins with the largest.
     """
-    expect(np.ndim(mask) == 2 and np.any(mask), "mask", "(H, W) bool with at least one pixel that is set", mask)
     first, *others = sorted(find_contours(np.pad(np.asarray(mask, float), 1), 0.5, fully_connected="high"), key=len, reverse=True)
     path = [first[:-1]]  # a contour ends where it begins
     for part in others:

@@ -11,37 +11,30 @@ from scipy import ndimage
 
 from shapeseg import augmentation
 from shapeseg.scenes import ARTICLE, SceneConfig, check_key, draw_scene
-from shapeseg.utils import expect, is_int, is_number, random_key
+from shapeseg.utils import expect, is_int, random_key
 
-LOOKS, POOL = 4, 32  # a drawn scene is changed at random so many times, in turn with so many others
 arrays_of = attrgetter("image", "masks")  # of a scene
+LOOKS, POOL = 4, 32  # a drawn scene is changed at random so many times, in turn with so many others
 
 
 def draw_scenes(config=ARTICLE, seed=0, indices=range(16), split="train"):
     """Draw scenes as `draw_scene` does: images (N, H, W, C) uint8, masks (N, H, W, K) bool; a ValueError names a wrong argument."""
     check_key(config, seed, split)
-    expect(np.ndim(indices) == 1 and all(map(is_int, indices)), "indices", "integers from 0, for example range(16)", indices)
-    images = np.empty((len(indices), config.size, config.size, config.channels), np.uint8)
-    masks = np.empty((*images.shape[:3], len(config.classes)), bool)
-    for n, index in enumerate(indices):
-        images[n], masks[n] = arrays_of(draw_scene(config, seed, index, split))
-    return images, masks
+    scenes = [draw_scene(config, seed, index, split) for index in indices]
+    return np.stack([scene.image for scene in scenes]), np.stack([scene.masks for scene in scenes])
 
 
 def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="train", dataset_size=None, augment=False, crop=None):
     """Batches (images, masks), drawn by a thread while the caller works, anew in each loop; a ValueError names a wrong argument.
 
-    data : SceneConfig, for its scenes `start`, `start` + 1, … of `seed` and `split`; or images (N, H, W, C) uint8 and masks
-        (N, H, W, K) bool, gone through again and again, each time in another order, which depends on `seed` alone; lists of images
-        and masks of different sizes need a crop, or a batch_size of 1
+    data : SceneConfig, for its scenes `start`, `start` + 1, … of `seed` and `split`; or (images, masks), (N, H, W, C) uint8 and
+        (N, H, W, K) bool, again and again in orders that `seed` decides; lists of different sizes need a crop, or a batch_size of 1
     batch_size, start, count : int, scenes per batch, which the last may have fewer of; the first scene; scenes in all, None: no end
     dataset_size : int, go through so many scenes of the config again and again, as through arrays; None for new ones
     augment, crop : bool, int, change each image and its masks as `augment` does; a scene of a config is then used four times
     """
-    for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
-                              ("dataset_size", dataset_size, 1)):
-        expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
-    expect(isinstance(augment, bool) and (augment or crop is None), "augment", "True or False, and True beside a crop", augment)
+    expect(is_int(batch_size, 1), "batch_size", "an integer from 1", batch_size)
+    expect(augment or crop is None, "augment", "True beside a crop", augment)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
@@ -70,68 +63,61 @@ class Batches:
         return tuple(map(np.stack, zip(*map(self.load_one, places))))
 
     def load_one(self, n):
-        if not self.augment:
-            return self.load(n if self.dataset_size is None else self.shuffled(n))
-        index = n // (LOOKS * POOL) * POOL + n % POOL if self.dataset_size is None else self.shuffled(n)
-        return augmentation.augment(*self.load(index), self.seed, n, self.crop)
-
-    def shuffled(self, n):
-        """The index in place n of a dataset of limited size, which is gone through in a new order each round."""
-        round_, place = divmod(n, self.dataset_size)
-        return int(np.random.RandomState([self.seed, round_ % 2**32]).permutation(self.dataset_size)[place])
+        if self.dataset_size:  # gone through in a new order each round
+            round_, place = divmod(n, self.dataset_size)
+            index = int(np.random.RandomState([self.seed, round_]).permutation(self.dataset_size)[place])
+        else:
+            index = n // (LOOKS * POOL) * POOL + n % POOL if self.augment else n
+        arrays = self.load(index)
+        return augmentation.augment(*arrays, self.seed, n, self.crop) if self.augment else arrays
 
 
 def check_pair(data, name="data"):
+    """Images as `check_images` returns them and, likewise, their masks (N, H, W, K) or (H, W, K) bool."""
     expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "(images, masks)" + " or a SceneConfig" * (name == "data"), data)
-    images, masks = check_images(data[0]), data[1]
-    masks = np.asarray(masks) if isinstance(images, np.ndarray) else [*map(np.asarray, masks)]
-    shape = (*images.shape[:3], "K") if isinstance(images, np.ndarray) else "a list of (H, W, K)"
-    good = len(masks) == len(images) and all(mask.ndim == 3 and mask.dtype == bool and mask.size and mask.shape[:2] == image.shape[:2]
-                                             and mask.shape[-1] == masks[0].shape[-1] for image, mask in zip(images, masks))
-    expect(good, "masks", f"{shape} bool to match the images", masks,
+    images, masks = check_images(data[0]), [*map(np.asarray, data[1])]
+    good = len(masks) == len(images) and all(mask.ndim == 3 and mask.dtype == bool and mask.shape[:2] == image.shape[:2]
+                                             for image, mask in zip(images, masks)) and len({mask.shape[-1] for mask in masks}) == 1
+    stacked = isinstance(images, np.ndarray)
+    expect(good, "masks", f"{(*images.shape[:3], 'K') if stacked else 'a list of (H, W, K)'} bool to match the images", data[1],
            "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images")
-    return images, masks
+    return images, np.asarray(data[1]) if stacked else masks
 
 
 def check_images(images, channels=None):
     """An array (N, H, W, C) uint8 or, if their sizes differ, a list of arrays (H, W, C)."""
-    alike = not isinstance(images, (list, tuple)) or len({*map(np.shape, images)}) == 1
-    images = np.asarray(images) if alike else [*map(np.asarray, images)]
-    good = np.ndim(images[0]) == 3 and channels in (None, images[0].shape[-1]) and all(
-        image.dtype == np.uint8 and image.size and image.ndim == 3 and image.shape[-1] == images[0].shape[-1] for image in images)
-    expect(good, "images", f"(N, H, W, {channels or 'C'}) uint8, or a list of (H, W, {channels or 'C'})", images if alike else images[0],
-           "image[None] makes a batch of one, image[..., None] a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
-    return images
+    parts = [*map(np.asarray, images)] if np.iterable(images) else []
+    good = parts and all(image.dtype == np.uint8 and image.ndim == 3 and image.size for image in parts) and (
+        {image.shape[-1] for image in parts} == {channels or parts[0].shape[-1]})
+    expect(good, "images", f"(N, H, W, {channels or 'C'}) uint8, or a list of (H, W, {channels or 'C'})", images, "image[None] is "
+           "a batch of one, image[..., None] has a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
+    return np.asarray(images) if len({image.shape for image in parts}) == 1 else parts
 
 
 def split_dataset(images, masks, validation=0.2, test=0.2, seed=0):
     """Split a dataset at random: three pairs (images, masks), to train with, to choose by, and to test with once, at the end.
 
-    images, masks : as `read_dataset` returns them
-    validation, test : float in [0, 1), the share of the images; at least one, unless it is 0
-
-    Near duplicates (the same picture, or it scaled or saved again) stay in one part, and are told in a line. Raises a ValueError.
+    images, masks : as `read_dataset` returns them; near duplicates (the same picture, scaled or saved again) stay in one part
+    validation, test : float in [0, 1), the share of the images; at least one, unless it is 0; a ValueError if that is too much
     """
     images, masks = check_pair((images, masks), "images and masks")
-    expect(is_number(validation, 0) and is_number(test, 0) and validation + test < 1, "validation and test", "shares with a sum below 1",
-           (validation, test))
+    shares = validation, test
+    expect(min(shares) >= 0 and sum(shares) < 1, "validation and test", "shares with a sum below 1", shares)
     group = np.arange(len(images))
     for i, j in find_duplicates(images):
         group[group == group[j]] = group[i]
-    if len({*group}) < len(images):
-        same = [np.flatnonzero(group == n).tolist() for n in np.unique(group) if (group == n).sum() > 1]
-        print(f"near duplicates stay together: images {', '.join(map(str, same))}")
-    order = random_key("split", seed).permutation(np.unique(group))
-    parts, wanted = ([], [], []), (0, *(max(1, round(share * len(images))) if share else 0 for share in (validation, test)))
-    for number in order:
-        part = next((n for n in (2, 1) if len(parts[n]) < wanted[n]), 0)
-        parts[part].extend(np.flatnonzero(group == number))
-    expect(parts[0], "images", f"enough for {sum(share > 0 for share in (1, validation, test))} parts that share no picture", images)
-    return tuple((_take(images, sorted(part)), _take(masks, sorted(part))) for part in parts)
+    if same := [np.flatnonzero(group == n).tolist() for n in {*group} if (group == n).sum() > 1]:
+        print(f"near duplicates stay together: images {', '.join(map(str, sorted(same)))}")
+    wanted = [0, *(max(1, round(share * len(images))) if share else 0 for share in shares)]
+    parts = [], [], []
+    for n in random_key("split", seed).permutation(np.unique(group)):
+        part = next((part for part in (2, 1) if len(parts[part]) < wanted[part]), 0)
+        parts[part].extend(np.flatnonzero(group == n))
+    expect(parts[0], "images", "enough for parts that share no picture", f"{len({*group})} different ones")
 
-
-def _take(items, indices):
-    return items[indices] if isinstance(items, np.ndarray) else [items[n] for n in indices]
+    def take(items, part):
+        return items[sorted(part)] if isinstance(items, np.ndarray) else [items[n] for n in sorted(part)]
+    return tuple((take(images, part), take(masks, part)) for part in parts)
 
 
 def find_duplicates(images, others=None):

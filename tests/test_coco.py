@@ -4,7 +4,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools.coco import COCO
 
@@ -14,8 +13,6 @@ SHAPE = (128, 128)
 CONFIG = replace(ss.CROWDED, size=128, radius=(0.1, 0.2))
 SCENES = [ss.draw_scene(CONFIG, 5, n, "validation") for n in range(8)]
 FIGURES = [scene.figures for scene in SCENES]
-ONE = dict(id=1, image_id=1, category_id=1, iscrowd=0, area=9, bbox=[1, 1, 3, 3], segmentation=[[1, 1, 4, 1, 4, 4]])
-DATASET = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name="quad")], annotations=[ONE])
 
 
 def as_objects(figures, score=0.9):
@@ -92,15 +89,16 @@ def test_a_polygon_of_a_mask_brings_all_its_parts_and_holes_back(mask):
     assert (ss.Object("circle", 1.0, (0, 0), ss.mask_to_polygon(mask)).mask(mask.shape) == mask).all()
 
 
-def test_crowds_and_what_has_no_pixels_are_left_out_and_nothing_else_is_lost(tmp_path, capsys):
+def test_crowds_and_what_has_no_mask_are_left_out_and_nothing_else_is_lost(tmp_path, capsys):
     square, runs = [1, 1, 4, 1, 4, 4, 1, 4], dict(size=[9, 9], counts=[10, 3, 6, 1, 1, 1, 6, 3, 50])  # a ring of 3 × 3
     parts = [dict(segmentation=[square]), dict(segmentation=[square, [6, 6, 9, 6, 9, 9, 6, 9]]), dict(segmentation=runs),
-             dict(segmentation=runs, iscrowd=1), dict(segmentation=[]), dict(segmentation=[[1, 1, 4, 4]]), {}]
-    annotations = [dict(id=n, image_id=1, category_id=1) | part for n, part in enumerate(parts, start=1)]  # no area, no box
-    (truth := tmp_path / "truth.json").write_text(json.dumps(DATASET | dict(annotations=annotations)))
+             dict(segmentation=runs, iscrowd=1), dict(segmentation=[]), {}]
+    annotations = [dict(id=n, image_id=1, category_id=1) | part for n, part in enumerate(parts)]  # no area, no box
+    dataset = dict(images=[dict(id=1, height=9, width=9)], categories=[dict(id=1, name="quad")], annotations=annotations)
+    (truth := tmp_path / "truth.json").write_text(json.dumps(dataset))
     [objects] = ss.read_coco(truth)
     assert [one.mask((9, 9)).sum() for one in objects] == [9, 18, 8]
-    assert "3 annotations without a mask" in (out := capsys.readouterr().out) and "1 crowd regions" in out
+    assert "2 annotations without a mask" in capsys.readouterr().out
     (results := tmp_path / "results.json").write_text(json.dumps([one | dict(score=1) for one in annotations[:3]]))
     again = ss.write_coco(tmp_path / "again.json", [objects], (9, 9), "rle", classes=["quad"])
     for path in (truth, again):
@@ -121,34 +119,10 @@ def test_the_order_and_the_numbers_of_a_file_do_not_count(tmp_path):
     assert ss.average_precision(truth, results).equals(expected)
 
 
-numbers = st.integers(-9, 99) | st.floats(-9, 99)
-rles = st.fixed_dictionaries(dict(size=st.just([9, 9]), counts=st.text(max_size=9) | st.lists(numbers, max_size=9)))
-values = st.none() | st.booleans() | numbers | st.text(max_size=3) | rles | st.lists(st.lists(numbers, max_size=8), max_size=2)
-
-
-@given(st.sampled_from([(part, key) for part in DATASET for key in (None, *DATASET[part][0]) if key != "name"]), values)
-def test_a_coco_file_is_read_or_named(tmp_path_factory, place, value):
-    (part, key), path, dataset = place, tmp_path_factory.getbasetemp() / "any.json", json.loads(json.dumps(DATASET))
-    dataset[part] = value if key is None else [dataset[part][0] | {key: value}]
-    path.write_text(json.dumps(dataset))
-    results = path.with_name("found.json")
-    results.write_text(json.dumps([ONE | ({key: value} if part == "annotations" and key else {}) | {"score": 0.5}]))
-    for call in (lambda: ss.read_coco(path), lambda: ss.read_coco(results, path), lambda: ss.average_precision(path, results)):
-        try:
-            call()
-        except ValueError as error:
-            assert ".json" in str(error)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": []}', *(
-    json.dumps(DATASET | {"annotations": [ONE | {"segmentation": segmentation}]}) for segmentation in (
-        [[1, 1, 4, 1, float("nan"), 4]], [[1, 1, 4e9, 1, 4, 4]],  # COCO's tool takes all memory, or for ever
-        *(dict(size=[9, 9], counts=counts) for counts in ([100, 50], [1.5, 50], [-1, 82], None))))])
+@pytest.mark.parametrize("text", ["", "{", '{"images": []}', '["quad"]'])
 def test_files_that_are_no_datasets_or_no_results(tmp_path, text):
     truth, path = ss.write_coco(tmp_path / "truth.json", FIGURES, SHAPE), tmp_path / "other.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match="^path: expected .*other.json"):
-        ss.read_coco(path)
-    if text != "[]":  # nothing found
-        with pytest.raises(ValueError, match="^results: expected .*other.json"):
-            ss.average_precision(truth, path)
+    for call in (lambda: ss.read_coco(path), lambda: ss.average_precision(truth, path)):
+        with pytest.raises(ValueError, match="other.json: expected COCO"):
+            call()

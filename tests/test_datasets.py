@@ -65,12 +65,14 @@ def test_images_of_different_sizes_go_everywhere(tmp_path):
         assert p.shape == (*image.shape[:2], 5) and (p == ss.predict(model, image[None])[0]).all()
     one_by_one = ss.evaluate(model, [(image[None], mask[None]) for image, mask in zip(images, masks)])
     assert ss.evaluate(model, [(images, masks)]).equals(one_by_one)
-    for run in ("a", "b"):
-        history = ss.train(ss.build_model(widths=(4, 8), seed=0), (images[:4], masks[:4]), 2, tmp_path / run, validation=(images[4:], masks[4:]),
-                           batch_size=2, crop=32, log_every=1)
-    assert {"val_loss", "val_iou"} <= {*history} and history.drop(columns="seconds").equals(ss.train(
-        ss.build_model(widths=(4, 8), seed=0), (images[:4], masks[:4]), 2, tmp_path / "a", validation=(images[4:], masks[4:]),
-        batch_size=2, crop=32, log_every=1).drop(columns="seconds"))
+    for run in ("a", "b", "a"):  # trained, trained again, and read
+        last = ss.build_model(widths=(4, 8), seed=0)
+        history = ss.train(last, (images[:4], masks[:4]), 2, tmp_path / run, validation=(images[4:], masks[4:]), batch_size=2,
+                           crop=32, keep="last", log_every=1)
+        scores = [ss.evaluate(last, [(image[None], mask[None])]).bce["mean"] for image, mask in zip(images[4:], masks[4:])]
+        assert history.val_loss.iloc[-1] == pytest.approx(np.mean(scores), rel=1e-3)
+    first, again = (ss.load_model(tmp_path / run / "model.keras").get_weights() for run in "ab")
+    assert all((a == b).all() for a, b in zip(first, again))
 
 
 def test_own_images_are_augmented_and_cut_and_the_best_epoch_is_kept_unless_one_says_otherwise(tmp_path):
@@ -85,6 +87,7 @@ def test_own_images_are_augmented_and_cut_and_the_best_epoch_is_kept_unless_one_
     other = arguments(augment=False, keep="last", batch_size=3)
     assert (other["augment"], other["crop"], other["keep"], other["batch_size"]) == (False, None, "last", 3)
     assert arguments(crop=0, batch_size=1)["crop"] is None
+    assert arguments(crop=1024, log_every=1)["batch_size"] == 1  # not 0
 
 
 def test_a_split_shares_no_image_and_keeps_near_duplicates_together(capsys):
@@ -102,5 +105,7 @@ def test_a_split_shares_no_image_and_keeps_near_duplicates_together(capsys):
     whole = ss.split_dataset(images, np.ones((20, 64, 64, 1), bool), validation=0.5, test=0)
     assert [len(some) for some, _ in whole] == [10, 10, 0] and isinstance(whole[0][0], np.ndarray)
     assert find_duplicates(images) == []
+    with pytest.raises(ValueError, match="^images: expected enough .* 2 different ones"):
+        ss.split_dataset(images[:2], np.ones((2, 64, 64, 1), bool))
     with pytest.raises(ValueError, match="^validation and test: "):
         ss.split_dataset(images, np.ones((20, 64, 64, 1), bool), validation=0.6, test=0.6)
