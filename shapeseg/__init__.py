@@ -1,11 +1,6 @@
 """Learn semantic segmentation, and experiment with it. A name is imported when it is first used: TensorFlow, when a model is."""
 
-from pathlib import Path
-
 import lazy_loader
-
-if not Path(__file__).parents[1].joinpath("notebooks").is_dir():
-    raise ImportError("shapeseg works from its repository: install it there with pip install -e . -c constraints.txt")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,

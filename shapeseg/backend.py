@@ -6,11 +6,11 @@ import sys
 import threading
 from contextlib import contextmanager
 
+os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a reader's other programs use
 if "tensorflow" not in sys.modules:  # TensorFlow reads these once, when it is imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster kernels, off by default on some processors
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
 @contextmanager
@@ -34,16 +34,10 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
         from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
         tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
-except (ImportError, ValueError) as error:
-    raise ImportError(f"Keras and TensorFlow cannot be imported ({error}); KERAS_BACKEND is {os.environ.get('KERAS_BACKEND')!r}: set it "
-                      "to tensorflow, or if it is that: pip install -e . -c constraints.txt") from error
 finally:
     os.dup2(stderr, 2)
     os.close(stderr)
-for name, needed in dict(backend="tensorflow", image_data_format="channels_last", floatx="float32", max_epochs=None,
-                         max_steps_per_epoch=None).items():
-    if (value := getattr(keras.config, name)()) != needed:
-        raise ImportError(f"Keras' {name} is {value!r}, and shapeseg needs {needed!r}: see KERAS_{name.upper()}, ~/.keras/keras.json")
+assert keras.config.backend() == "tensorflow", "import shapeseg.backend before Keras, or set KERAS_BACKEND=tensorflow"
 
 LOCK, BEFORE = threading.Lock(), []  # what each block in force found
 
@@ -59,9 +53,9 @@ def deterministic():
 
     with LOCK:
         graph = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
-        before, on = (config.is_op_determinism_enabled(), graph, tf.get_logger().level), os.environ.get("SHAPESEG_DETERMINISTIC") != "0"
-        switch(on or before[0], on or before[1], "ERROR")  # several networks in one notebook are no mistake to warn of
-        BEFORE.append(before)
+        BEFORE.append((config.is_op_determinism_enabled(), graph, tf.get_logger().level))
+        if os.environ.get("SHAPESEG_DETERMINISTIC") != "0":
+            switch(True, True, "ERROR")  # several networks in one notebook are no mistake to warn of
     try:
         yield
     finally:

@@ -28,12 +28,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
             left_over.unlink()
-        if not (run_dir / CHECKPOINT).exists():
-            return self.save()  # the weights that the run begins with
-        try:
-            self.restore()
-        except Exception as error:
-            raise ValueError(f"run_dir: {run_dir / CHECKPOINT} cannot be read ({error!r}); delete {run_dir} and train again") from error
+        (self.restore if (run_dir / CHECKPOINT).exists() else self.save)()  # the weights that the run begins with
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -67,21 +62,21 @@ class Checkpoints(keras.callbacks.Callback):
 
     def restore(self):
         with np.load(self.run_dir / CHECKPOINT, allow_pickle=False) as saved:
-            values = [saved[str(n)] for n in range(len(self.variables))]
             self.step, self.seconds, self.rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))
-        for variable, value in zip(self.variables, values):
-            variable.assign(value)
+            for n, variable in enumerate(self.variables):
+                variable.assign(saved[str(n)])
 
 
 def describe_run(run_dir, model, data, validation, arguments):
     """Write run.json, all that is needed to repeat the run, or raise a ValueError that names what differs from the one there."""
-    def fingerprint(pair):  # of an array, or of a list of arrays
-        return pair and [{"shape": np.shape(arrays) if isinstance(arrays, np.ndarray) else [*map(np.shape, arrays)], "dtype": str(arrays[0].dtype),
-                          "crc32": reduce(lambda crc, array: zlib.crc32(np.ascontiguousarray(array), crc), arrays, 0)} for arrays in pair]
+    def fingerprint(arrays):  # one array, or a list of them
+        crc32 = reduce(lambda crc, array: zlib.crc32(np.ascontiguousarray(array), crc), arrays, 0)
+        return {"shape": arrays.shape if isinstance(arrays, np.ndarray) else [array.shape for array in arrays],
+                "dtype": str(arrays[0].dtype), "crc32": crc32}
 
     run = json.loads(json.dumps({
-        "data": asdict(data) if is_dataclass(data) else fingerprint(data), "validation": fingerprint(validation), "arguments": arguments,
-        "model": json.loads(model.to_json())["config"],
+        "data": asdict(data) if is_dataclass(data) else [*map(fingerprint, data)], "arguments": arguments,
+        "validation": validation and [*map(fingerprint, validation)], "model": json.loads(model.to_json())["config"],
         "versions": {"python": platform.python_version(), "machine": platform.machine(), **{
             name: importlib.metadata.version(name) for name in ("shapeseg", "tensorflow", "keras", "numpy", "scikit-image")}},
     }, default=lambda number: number.item()))  # NumPy's numbers
@@ -90,13 +85,10 @@ def describe_run(run_dir, model, data, validation, arguments):
         with atomic_write(path) as partial:
             partial.write_text(json.dumps(run, indent=1) + "\n")
         return
-    try:
-        before = json.loads(path.read_text())
-        differ = [f"{name} (was {before['arguments'].get(name)!r}, now {value!r})"
-                  for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
-        differ += [name for name in ("data", "validation", "model") if before[name] != run[name]]
-    except Exception as error:
-        differ = [f"none that can be read ({error!r})"]
+    before = json.loads(path.read_text())
+    differ = [f"{name} (was {before['arguments'].get(name)!r}, now {value!r})"
+              for name, value in run["arguments"].items() if before["arguments"].get(name) != value]
+    differ += [name for name in ("data", "validation", "model") if before[name] != run[name]]
     if differ:
         raise ValueError(f"run_dir: {run_dir} holds a run with other arguments: {', '.join(differ)}; give another run_dir, or delete "
                          f"{run_dir} and train again")

@@ -1,6 +1,7 @@
 """Use a model: predict on any image size, evaluate."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -18,13 +19,13 @@ TILE = 2048  # pixels: larger images go through it tile by tile, about this wide
 def predict(model, images):
     """The probability of each class at each pixel, (N, H, W, K) float32 in [0, 1], without the background of a softmax model.
 
-    The model is from `build_model` or `load_model`, the images are (N, H, W, C) uint8 of any H and W, with objects about as large
-    in pixels as in training; or a list of (H, W, C), if their sizes differ, which returns a list. Images over 2048 pixels go through it in tiles that overlap as far as it sees: the memory does not
-    grow, and the answer is the same. Raises a ValueError if the images are not such an array or the model is no such network.
+    The model is from `build_model` or `load_model`; the images are (N, H, W, C) uint8 of any H and W, with objects about as large
+    in pixels as in training; or a list of (H, W, C), if their sizes differ, which returns a list. Images over 2048 pixels go
+    through it in tiles that overlap as far as it sees: the memory does not grow, and the answer is the same. Raises a ValueError.
     """
     images = check_images(images)
     if isinstance(images, list):
-        return [run_network(model, image[None], outputs=1)[0][0] for image in images]
+        return [predict(model, image[None])[0] for image in images]
     return run_network(model, images, outputs=1)[0]
 
 
@@ -68,26 +69,23 @@ def _tiles(model, count, height, width):
         yield slice(n, n + batch), inner, [slice(max(0, i.start - margin), i.stop + margin) for i in inner]
 
 
+@lru_cache(8)
 def _forward(model, outputs):
-    """The network up to some of its outputs, as one compiled function for every size of image, made once per model."""
-    made = model.__dict__.setdefault("_shapeseg_forward", {})
-    if outputs not in made:
-        part, images = keras.Model(model.inputs, model.outputs[:outputs]), tf.TensorSpec(model.input_shape, tf.uint8)
-        made[outputs] = tf.function(lambda x: keras.tree.flatten(part(x, training=False)), [images])
-    return made[outputs]
+    """The network up to some of its outputs, as one compiled function for every size of image."""
+    part, images = keras.Model(model.inputs, model.outputs[:outputs]), tf.TensorSpec(model.input_shape, tf.uint8)
+    return tf.function(lambda x: keras.tree.flatten(part(x, training=False)), [images])
 
 
 def evaluate(model, batches, threshold=0.5, classes=None):
     """Score a model on labelled scenes: a pandas DataFrame, one row per class and "mean", one column per metric of `Counts.table`.
 
-    The batches are finitely many (images, masks), (N, H, W, C) uint8 and (N, H, W, K) bool, as from `stream` with a count; a pixel
-    is predicted where p > threshold; the classes are names (without them ``CLASSES`` if there are five). Raises a ValueError if an argument is not as above.
+    The batches are finitely many (images, masks) as `train` takes them, for example from `stream` with a count; a pixel is
+    predicted where p > threshold; the classes are names (None: ``CLASSES`` if there are five). Raises a ValueError.
     """
     expect(getattr(batches, "count", 0) is not None, "batches", "a finite number", "an endless stream", "give stream its count")
     counts = Counts(threshold)
     for batch in batches:
         images, masks = check_pair(batch, "batches (a list of such pairs)")
-        whole = isinstance(images, np.ndarray)
-        for some, truth in [(images, masks)] if whole else zip(images, masks):
-            counts.add(predict(model, some if whole else some[None]), truth if whole else truth[None])
+        for p, truth in zip(predict(model, images), masks):
+            counts.add(p[None], truth[None])
     return counts.table(classes)

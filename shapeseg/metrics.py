@@ -5,7 +5,7 @@ import pandas as pd
 from scipy import stats
 
 from shapeseg.figures import check_names
-from shapeseg.utils import expect, is_number
+from shapeseg.utils import expect
 
 EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] in the cross-entropy
 
@@ -14,18 +14,15 @@ class Counts:
     """Sums over any number of batches, from which every metric follows; a pixel is predicted where p > threshold."""
 
     def __init__(self, threshold=0.5):
-        expect(is_number(threshold, 0, 1), "threshold", "a number in [0, 1]", threshold)
-        self.threshold, self.sums = float(threshold), 0
+        self.threshold, self.sums = threshold, 0
 
     def add(self, probabilities, truth):
         """Add a batch, (N, H, W, K) float in [0, 1] and (N, H, W, K) bool; return self."""
         p, truth = np.asarray(probabilities), np.asarray(truth)
         expect(truth.ndim == 4 and truth.dtype == bool, "truth", "(N, H, W, K) bool", truth)
         expect(p.shape == truth.shape and p.dtype.kind == "f", "probabilities", f"{truth.shape} float to match the truth", p)
-        low, high = (p.min(), p.max()) if p.size else (0, 1)
+        low, high = p.min(initial=1), p.max(initial=0)
         expect(low >= 0 and high <= 1, "probabilities", "all in [0, 1]", f"{low} to {high}", "logits go through a sigmoid first")
-        expect(np.ndim(self.sums) == 0 or self.sums.shape[1] == p.shape[-1], "truth", "as many classes as before", truth)
-        p = p.astype(np.result_type(p, np.float32), copy=False)  # half precision has no EPSILON
         predicted = p > self.threshold
         tp, fp, fn = (pixels.sum((0, 1, 2)) for pixels in (predicted & truth, predicted & ~truth, ~predicted & truth))
         tn = p[..., 0].size - tp - fp - fn
@@ -35,13 +32,9 @@ class Counts:
         return self
 
     def table(self, classes=None):
-        """A pandas DataFrame with one row per class and "mean" (which leaves nan out), one column per metric.
-
-        bce is the binary cross-entropy in nats, dice the F1 score; nan where there is nothing to divide by.
-        """
+        """A pandas DataFrame, a row per class and "mean" (without nan), a column per metric: bce in nats, dice is the F1 score."""
         expect(np.ndim(self.sums), "batches", "at least one batch of (images, masks)", "none")
         names = check_names(classes, self.sums.shape[1])
-        expect("mean" not in names, "classes", 'names other than "mean", the last row', names)
         tp, fp, fn, tn, cross_entropy, squared_error = self.sums
         pixels = tp + fp + fn + tn
         with np.errstate(invalid="ignore"):
@@ -56,9 +49,8 @@ class Counts:
 def iou(predicted, truth):
     """Intersection over union of each class, (K,) float, of two (N, H, W, K) bool; nan for a class that neither contains."""
     predicted, truth = np.asarray(predicted), np.asarray(truth)
-    for name, array in (("truth", truth), ("predicted", predicted)):
-        good = array.ndim == 4 and array.dtype == bool and array.shape == truth.shape
-        expect(good, name, f"(N, H, W, K) bool, both of {truth.shape}", array, "threshold probabilities first, for example p > 0.5")
+    expect(predicted.ndim == 4 and predicted.dtype == bool == truth.dtype and predicted.shape == truth.shape, "predicted and truth",
+           f"(N, H, W, K) bool, both of {truth.shape}", predicted, "threshold probabilities first, for example p > 0.5")
     with np.errstate(invalid="ignore"):
         return (predicted & truth).sum((0, 1, 2)) / (predicted | truth).sum((0, 1, 2))
 
@@ -66,6 +58,5 @@ def iou(predicted, truth):
 def confidence_interval(values):
     """Mean and half of its 95% interval (Student 1908), nan for one value, of runs or of differences of runs that share a seed."""
     values = np.asarray(values, float)
-    expect(values.ndim == 1 and values.size, "values", "a sequence of numbers, one per run", values)
     half = stats.t.ppf(0.975, values.size - 1) * stats.sem(values) if values.size > 1 else np.nan
     return float(values.mean()), float(half)

@@ -40,9 +40,8 @@ def find_objects(model, image, threshold=0.3, classes=None):
 
     The model is from ``build_model(rays=…)`` or ``load_model("objects")``; `classes` names its masks. Returns a list of the Objects
     with a score of at least `threshold`, in (0, 1), the surest first, each drawn in full, also where it lies under another; and the
-    masks, (H, W, K) float32 in [0, 1], as `predict` gives them. Raises a ValueError if an argument is not as above. Sources: Zhou
-    et al. 2019 (centres as a heat map), Schmidt et al. 2018 and Xie et al. 2020 (outlines as distances along rays), Blake and Isard
-    1998 (a second look, for edges along lines).
+    masks, (H, W, K) float32 in [0, 1], as `predict` gives them. Raises a ValueError. Sources: Zhou et al. 2019 (centres as a heat
+    map), Schmidt et al. 2018, Xie et al. 2020 (outlines as rays), Blake and Isard 1998 (a second look, for edges along lines).
     """
     expect(len(getattr(model, "outputs", ())) == 4, "model", 'one from build_model(rays=64) or load_model("objects")', model)
     expect(is_number(threshold) and 0 < threshold < 1, "threshold", "a number between 0 and 1", threshold)
@@ -76,10 +75,7 @@ def directions(rays):
 
 
 def anchor(figure):
-    """The middle of all points that see the whole outline: of a convex figure its centre of mass. Where none does, `figure.centre`.
-
-    It moves as little as the outline does. (The centre of mass of an L sees all of it or not, and no network could say which.)
-    """
+    """The middle of all points that see the whole outline: it moves as little as that does. Where none does, `figure.centre`."""
     v, w = figure.vertices, np.roll(figure.vertices, -1, axis=0)
 
     def cross(a, b):
@@ -88,7 +84,7 @@ def anchor(figure):
     def sides(points):  # -1 or 1: whether a point is left or right of each side; all the same if it sees the whole outline
         return np.sign(cross(v - points[:, None], w - points[:, None]))
 
-    if np.ptp(sides(v)) < 2:
+    if np.ptp(sides(v)) < 2:  # convex: its centre of mass
         return ((v + w) * cross(v, w)[:, None]).sum(axis=0) / (3 * cross(v, w).sum())
     points = v.min(axis=0) + np.ptp(v, axis=0) * np.argwhere(np.ones((32, 32))) / 31
     see = abs(sides(points).sum(axis=1)) == len(v)
@@ -198,11 +194,7 @@ def decode(centres, outlines, edges, patch, threshold, classes=CLASSES):
 
 
 def refine(edges, centres, rays):
-    """A second look along the rays (M, R): each ends at the surest edge near the length that the network gave it.
-
-    One vector at the centre cannot say to the pixel where each corner is; that the image shows best at the corner itself. Which of
-    several edges on a ray is the object's own, only the first guess knows.
-    """
+    """A second look along the rays (M, R): each ends at the surest edge near the length that the network gave it, to the pixel."""
     lengths = rays[..., None] * LOOK
     points = centres[:, None, None] + lengths[..., None] * directions(rays.shape[1])[:, None]
     found = expit(map_coordinates(edges, np.moveaxis(points, -1, 0), order=1, cval=-MAX_LOG_RAY))

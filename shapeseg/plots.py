@@ -1,7 +1,7 @@
 """The pictures that two notebooks show. Each function draws one and shows it."""
 
-import ast
 import inspect
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,11 +24,7 @@ STYLE = {"figure.dpi": 80, "savefig.bbox": "tight", "font.size": 10, "axes.title
 
 def show(function):
     """Show the source of a function or class without its docstring: the code that is the lesson, written once."""
-    source = inspect.getsource(function)
-    definition = ast.parse(source).body[0]
-    if ast.get_docstring(definition):
-        lines, docstring = source.splitlines(keepends=True), definition.body[0]
-        source = "".join(lines[:docstring.lineno - 1] + lines[docstring.end_lineno:])
+    source = re.sub(r'^ *""".*?"""\n', "", inspect.getsource(function), count=1, flags=re.MULTILINE | re.DOTALL)
     display(Markdown(f"```python\n{source}```"))
 
 
@@ -97,7 +93,7 @@ def show_objects(images, objects, titles=None, title="", columns=None, width=3.2
 def show_predictions(images, truth, probabilities, classes=None, titles=None,
                      title="The image, the truth, the prediction, and where they differ", width=2.6):
     """The article's figure: one row per scene; image, truth, prediction, wrong pixels. Arrays as `evaluate` has them."""
-    classes, panels, names = check_names(classes, truth.shape[-1]), [], []
+    classes, panels, names = check_names(classes, truth[0].shape[-1]), [], []
     for image, masks, p, name in zip(images, truth, probabilities, titles or ["image"] * len(images)):
         wrong = ((p > 0.5) != masks).any(axis=-1)
         panels += [image, compose(masks, image, classes), compose(p > 0.5, image, classes), wrong]

@@ -1,6 +1,5 @@
 """A grid of runs of one notebook, here or on a cluster."""
 
-import ast
 import hashlib
 import itertools
 import json
@@ -13,12 +12,9 @@ import filelock
 import nbformat
 import pandas as pd
 import papermill
-from IPython.core.inputtransformer2 import TransformerManager
 from tqdm import tqdm
 
 from shapeseg.utils import ROOT, expect, resolve_path, run_directory
-
-OWN = {"run", "error", "run_dir"}  # names that a sweep needs for itself
 
 
 def sweep(notebook, grid, run_dir, executor=None):
@@ -27,18 +23,26 @@ def sweep(notebook, grid, run_dir, executor=None):
     The notebook, a path from the current directory or else the repository's root, has a cell tagged "parameters" with a `run_dir`
     and calls `write_results`; `grid` has a list of values per parameter, all that JSON can say. Each run has a directory of its own
     in `run_dir`: executed.ipynb, or failed.ipynb with the error in it, results.json, and what else it writes. Called again, a sweep
-    runs what is missing, damaged or failed, and everything when the notebook's code has changed; several may work in one `run_dir`.
-    `executor` is a ProcessPoolExecutor, for example, or ``client.get_executor()`` of a Dask cluster whose machines find the
-    repository and `run_dir` under the same paths; None for one run after another, here. Returns a DataFrame with one row per run:
-    "run", its directory's name, its parameters and results, and "error", empty or why it failed. Raises FileNotFoundError if there
-    is no such notebook, ValueError if an argument is not as above.
+    runs what is missing or failed, and everything when the notebook's code has changed; several may work in one `run_dir`.
+    `executor` is a ProcessPoolExecutor, for example, or ``client.get_executor()`` of a Dask cluster whose machines have the same
+    paths; None: one run after another, here. Returns a DataFrame, a row per run: "run", its directory's name, its parameters and
+    results, and "error", empty or why it failed. Raises FileNotFoundError, ValueError.
     """
     paths = [resolve_path(notebook, "notebook", start).resolve() for start in (Path.cwd(), ROOT)]
-    notebook = next(filter(Path.is_file, paths), None)
-    if notebook is None:
-        raise FileNotFoundError(f"notebook: expected the path of a notebook, and {paths[0]} is not there")
-    runs = _combinations(notebook, grid)
-    expect(executor is None or hasattr(executor, "submit"), "executor", "a concurrent.futures.Executor", executor)
+    notebook = next(filter(Path.is_file, paths), paths[0])
+    code = "".join(cell.source for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code")
+    known = {*papermill.inspect_notebook(notebook)}
+    expect("run_dir" in known, "notebook", 'a cell tagged "parameters" with a run_dir', notebook.name)
+    known -= {"run", "error", "run_dir"}  # names that a sweep needs for itself
+    expect({*grid} <= known, "grid", f"parameters of {notebook.name} ({', '.join(sorted(known))})", [*grid])
+    good = all(isinstance(values, (list, tuple, range)) and values for values in grid.values())
+    expect(good, "grid", 'lists of values by parameter, for example {"skip": ["none", "add"], "seed": [0, 1, 2]}', grid)
+    runs = {}
+    for values in itertools.product(*grid.values()):
+        parameters = json.loads(json.dumps(dict(zip(grid, values))))
+        words = ",".join(f"{name}={value}" for name, value in sorted(parameters.items()))
+        digest = hashlib.sha256((json.dumps(parameters, sort_keys=True) + code).encode()).hexdigest()[:8]  # other code, other runs
+        runs[f"{re.sub('[^a-zA-Z0-9_.=,+-]+', '', words)[:80]}-{digest}"] = parameters
     run_dir, errors = run_directory(run_dir), dict.fromkeys(runs, "")
     missing = [name for name in runs if _results(run_dir / name) is None]
     with (ThreadPoolExecutor(1) if executor is None else nullcontext(executor)) as pool, \
@@ -46,19 +50,15 @@ def sweep(notebook, grid, run_dir, executor=None):
         futures = {pool.submit(_run, notebook, runs[name], run_dir / name): name for name in missing}
         try:
             for future in as_completed(futures):
-                try:
-                    error = future.result()
-                except Exception as lost:  # not the notebook's error: the worker is gone
-                    error = f"{type(lost).__name__}: {lost}"
-                errors[futures[future]] = error
+                lost = future.exception()  # not the notebook's error: the worker is gone
+                errors[futures[future]] = error = f"{type(lost).__name__}: {lost}" if lost else future.result()
                 bar.update(not error)
-                bar.set_postfix(failed=sum(map(bool, errors.values())))
         finally:
             for future in futures:
                 future.cancel()
     table = pd.DataFrame([{"run": name} | parameters for name, parameters in runs.items()])
     results = pd.DataFrame([_results(run_dir / name) or {} for name in runs])
-    return table.join(results.drop(columns=[*table, *OWN], errors="ignore")).assign(error=errors.values())
+    return table.join(results.drop(columns=[*table, "error", "run_dir"], errors="ignore")).assign(error=errors.values())
 
 
 def _run(notebook, parameters, directory):
@@ -84,34 +84,5 @@ def _run(notebook, parameters, directory):
 
 
 def _results(directory):
-    try:
-        nbformat.read(directory / "executed.ipynb", 4)
-        return dict(json.loads((directory / "results.json").read_text()))
-    except (OSError, ValueError, TypeError):  # absent, or damaged
-        return None
-
-
-def _combinations(notebook, grid):
-    """From a run's name to its parameters; a notebook whose code changes gives its runs other names."""
-    try:
-        cells = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
-        code = "".join(cell.source for cell in cells)
-        source = next((cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), "")
-        names = ast.walk(ast.parse(TransformerManager().transform_cell(source)))
-        known = {name.id for name in names if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}
-    except Exception as error:
-        raise ValueError(f"notebook: expected a Jupyter notebook, and {notebook} cannot be read ({error!r})") from error
-    expect("run_dir" in known, "notebook", 'a cell tagged "parameters" with a run_dir', notebook.name)
-    expect(isinstance(grid, dict) and all(isinstance(values, (list, tuple, range)) and values for values in grid.values()),
-           "grid", 'lists of values by parameter, for example {"skip": ["none", "add"], "seed": [0, 1, 2]}', grid)
-    expect(grid.keys() <= known - OWN, "grid", f"parameters of {notebook.name} ({', '.join(sorted(known - OWN))})", [*grid])
-    runs = {}
-    for values in itertools.product(*grid.values()):
-        try:
-            parameters = json.loads(json.dumps(dict(zip(grid, values))))
-            digest = hashlib.sha256((json.dumps(parameters, sort_keys=True) + code).encode()).hexdigest()[:8]
-        except TypeError as error:
-            raise ValueError(f"grid: expected what JSON can say (numbers, strings, lists, …), got {values}") from error
-        words = ",".join(f"{name}={value}" for name, value in sorted(parameters.items()))
-        runs[f"{re.sub('[^a-zA-Z0-9_.=,+-]+', '', words)[:80]}-{digest}"] = parameters
-    return runs
+    done, results = directory / "executed.ipynb", directory / "results.json"
+    return json.loads(results.read_text()) if done.exists() and results.exists() else None

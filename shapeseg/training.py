@@ -11,7 +11,7 @@ from shapeseg.checkpoints import BEST, Checkpoints, describe_run
 from shapeseg.datasets import check_pair, stream
 from shapeseg.models import check_model, load_model, save_model
 from shapeseg.scenes import SceneConfig
-from shapeseg.utils import expect, is_int, is_number, run_directory
+from shapeseg.utils import expect, is_int, run_directory
 
 # The article's way: Adam at a constant rate over a fixed set of scenes.
 ARTICLE_TRAINING = MappingProxyType(dict(
@@ -31,66 +31,60 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None,
     and ends as one that never stopped; of a finished run the weights are loaded into the model, and the history is returned.
 
     model : keras.Model, from `build_model`
-    data : SceneConfig, new scenes of the split "train", drawn while training runs; or (images, masks), (N, H, W, C) uint8 and
+    data : SceneConfig, for new scenes of the split "train", drawn while training runs; or (images, masks), (N, H, W, C) uint8 and
         (N, H, W, K) bool or lists of such, for example from `read_dataset`, gone through in random order
-    steps, batch_size, seed : int, updates of the weights, scenes per step (None: 2, of crops as many as have the pixels of two scenes
-        of 512 × 512), seed of the scenes or of the order of the arrays
+    steps, log_every : int, updates of the weights; those of an epoch, after which a row of the history and a checkpoint are written
     run_dir : path from the repository's root, for run.json (all to repeat the run), history.csv, checkpoints and, last, model.keras
-    callbacks : keras.callbacks.Callback objects; an epoch is `log_every` steps; a run that one stops is finished; a kill ends its memory
+    seed, dataset_size : int, of the scenes or of the order of the arrays; go through so many scenes of the config again and again
+    callbacks : Keras' own; a run that one stops is finished; a kill ends their memory
+    batch_size : int, images per step; None: 2, or of crops as many as have the pixels of two scenes of 512 × 512
     optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
         there or fall to 0 along half a cosine
-    dataset_size, validation : int, go through so many scenes of the config again and again; (images, masks), scored after each epoch
     augment, crop : bool, int, change each image and its masks at random, and cut squares out of them, as `shapeseg.augment` does;
         None: of images of your own, which are few, True and 256 pixels or their smallest side; crop=0 leaves them whole
-    keep : "last", or "best", the weights of the epoch with the highest val_iou, also of a run that was killed and resumed; None: the
-        best, if there are images of your own and a validation
-    log_every : int, steps between two rows of the history, and between two checkpoints
+    validation, keep : (images, masks), scored after each epoch; "last" or "best", the weights of the epoch with the highest
+        val_iou; None: the best, if there are images of your own and a validation
 
     Returns a pandas.DataFrame, one row per epoch: step, seconds, learning_rate, loss (binary cross-entropy in nats; softmax:
     categorical, its target shared by classes that overlap) and iou (mean over the classes, every fourth pixel of every fourth row)
     over its steps and, with `validation`, val_loss and val_iou. Raises ValueError if an argument is not as above or `run_dir` holds
-    another or a damaged run; OSError if the disk is full; RuntimeError if another process trains there or the loss is not finite.
+    another run; RuntimeError if another process trains there or the loss is not finite.
     """
     own, validation = not isinstance(data, SceneConfig), None if validation is None else check_pair(validation, "validation")
     data = check_pair(data) if own else data
     augment = own if augment is None else augment
-    crop = min(256, *(min(image.shape[:2]) for image in data[0])) if own and augment and crop is None else crop or None
+    if own and augment and crop is None:
+        crop = min(256, *(min(image.shape[:2]) for image in data[0]))
     keep = keep or ("best" if own and validation else "last")
-    batch_size = (2 * 512**2 // crop**2 if is_int(crop, 16) else 2) if batch_size is None else batch_size
-    arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
-                     schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, augment=augment, crop=crop,
-                     keep=keep, log_every=log_every)
-    for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
+    batch_size = (max(1, 2 * 512**2 // crop**2) if crop else 2) if batch_size is None else batch_size
+    place = dict(seed=seed, batch_size=batch_size, dataset_size=dataset_size, augment=augment, crop=crop or None)
+    arguments = dict(steps=steps, **place, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup, schedule=schedule,
+                     weight_decay=weight_decay, keep=keep, log_every=log_every)
+    stream(data, **place)  # says what is wrong with them before anything is written
+    for name, min_ in dict(steps=1, log_every=1, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
     for name, choices in dict(optimizer=("adam", "adamw", "muon"), schedule=("constant", "cosine"), keep=("last", "best")).items():
         expect(arguments[name] in choices, name, f"one of {choices}", arguments[name])
-    expect(is_number(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
-    expect(is_number(weight_decay, 0), "weight_decay", "a number from 0", weight_decay)
     expect(keep == "last" or validation, "keep", '"last", or "best" beside a validation', keep)
-    setters = keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler
-    expect(schedule == "constant" and not warmup or not any(isinstance(one, setters) for one in callbacks), "callbacks", "none that sets "
-           "the learning rate, which follows a schedule", callbacks, 'schedule="constant", warmup=0')
     check_model(model)
     classes = model.outputs[0].shape[-1] - (model.get_layer("masks").activation is keras.activations.softmax)
     wanted = model.input_shape[-1], classes
     for name, value in (("data", data), ("validation", validation or data)):
-        given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(arrays[0].shape[-1] for arrays in value)
+        given = (value.channels, len(value.classes)) if value is data and not own else tuple(part[0].shape[-1] for part in value)
         expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(channels=…, classes=…)")
-    expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
-           "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
-    expect(isinstance(augment, bool) and (not augment or len(model.outputs) == 1) and (augment or crop is None), "augment",
-           "False for a network with rays, else True or False, and True beside a crop", augment)
+    expect(len(model.outputs) == 1 or not (own or validation or augment), "data", "a SceneConfig alone for a network with rays, "
+           "which learns objects from its figures", f"{type(data).__name__}, a validation or augment", "build_model(rays=0)")
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0), deterministic():
             describe_run(run_dir, model, data, validation, arguments)
-            return _fit(model, classes, data, run_dir, callbacks, validation, arguments)
+            return _fit(model, classes, data, place, run_dir, callbacks, validation, arguments)
     except filelock.Timeout:
         raise RuntimeError(f"run_dir: another process is training in {run_dir}; wait for it, or give another run_dir") from None
 
 
-def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
+def _fit(model, classes, data, place, run_dir, callbacks, validation, arguments):
     def loss(masks, p):  # of what went into the sigmoid: exact where that saturates
         return (binary_cross_entropy if classes == p.shape[-1] else softmax_cross_entropy)(masks, p._keras_logits)
 
@@ -110,7 +104,7 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
     if run.step:
         print(f"{run_dir.name}: resumes at step {run.step} of {steps}" + "; the callbacks start anew" * bool(callbacks))
     if run.step < steps:
-        place = dict(start=run.step * batch_size, **{name: arguments[name] for name in ("seed", "batch_size", "dataset_size", "augment", "crop")})
+        place["start"] = run.step * batch_size
         batches = iter(stream(data, **place)) if len(losses) == 1 else stream_targets(data, model, **place)
         with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
             progress = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (
@@ -139,10 +133,7 @@ def softmax_cross_entropy(masks, logits):
 
 @tf.custom_gradient
 def binary_cross_entropy(masks, logits):
-    """Mean of −log p where the mask is 1 and of −log(1 − p) where it is 0; p is the sigmoid of the logit.
-
-    Its gradient is p − mask; written out it takes a few passes over the memory, not twenty.
-    """
+    """Mean of −log p where the mask is 1, −log(1 − p) where it is 0; written out, its gradient takes few passes, not twenty."""
     masks = tf.cast(masks, logits.dtype)
     share = 1 / tf.cast(tf.size(logits), logits.dtype)
     value = share * (tf.reduce_sum(tf.nn.softplus(logits)) - tf.reduce_sum(logits * masks))
@@ -169,10 +160,7 @@ class MeanIoU(keras.metrics.Metric):
 
 
 class Muon(keras.optimizers.Muon):
-    """Muon for convolutions: a kernel is seen as a matrix, (height · width · inputs, outputs).
-
-    The head and all that is no kernel are left to AdamW (Jordan et al. 2024; the scale of the update: Liu et al. 2025).
-    """
+    """Muon (Jordan et al. 2024, Liu et al. 2025): a kernel is a matrix, (height · width · inputs, outputs); AdamW has the rest."""
 
     def _should_use_adamw(self, variable):
         return len(variable.shape) != 4 or "head" in variable.path

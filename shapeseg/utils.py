@@ -1,12 +1,10 @@
 """What all modules share: argument checks, paths, files that are whole or absent, a run's results."""
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
-import unicodedata
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]  # the repository
 def expect(good, name, expected, got, advice=""):
     """Raise a ValueError that names the argument, what was expected and what was given, unless it is good."""
     if not good:
+        got = got[0] if isinstance(got, (list, tuple)) and got and isinstance(got[0], np.ndarray) else got  # one of them says it
         if not (isinstance(got, str) and " " in got):  # a description of ours; what a reader gave is quoted
             got = f"{got.shape} {got.dtype}" if isinstance(got, np.ndarray) else repr(got)[:300]
         raise ValueError(f"{name}: expected {expected}, got {got}" + (advice and f"; {advice}"))
@@ -43,25 +42,21 @@ def check_parameters(**parameters):
     A rule is a range of integers, a tuple of the allowed values, a type, or, for a list of such values, a list that holds one of these.
     """
     for name, (value, rule) in parameters.items():
-        keeps, words = _rule(rule[0] if isinstance(rule, list) else rule)
-        good = keeps(value) if not isinstance(rule, list) else isinstance(value, (list, tuple)) and value and all(map(keeps, value))
+        values, one = (value, rule[0]) if isinstance(rule, list) else ([value], rule)
+        if isinstance(one, range):
+            keeps, words = lambda v: is_int(v, one[0], one[-1]), f"an integer from {one[0]} to {one[-1]}"
+        elif isinstance(one, type):
+            keeps, words = lambda v: isinstance(v, one) and v != "", f"a {one.__name__}"
+        else:
+            keeps, words = lambda v: any(type(v) is type(allowed) and v == allowed for allowed in one), f"one of {one}"
+        good = isinstance(values, (list, tuple)) and values and all(map(keeps, values))
         expect(good, name, "a list, each " * isinstance(rule, list) + words, value)
-
-
-def _rule(rule):
-    if isinstance(rule, range):
-        return lambda value: is_int(value, rule[0], rule[-1]), f"an integer from {rule[0]} to {rule[-1]}"
-    if isinstance(rule, type):
-        return lambda value: isinstance(value, rule) and value != "", f"a {rule.__name__}"
-    return lambda value: any(type(value) is type(one) and value == one for one in rule), f"one of {rule}"
 
 
 def resolve_path(path, name="path", start=ROOT):
     """The absolute path of an argument; a relative one counts from `start`, ~ is the home directory."""
-    expect(isinstance(path, (str, os.PathLike)) and path != "" and "\0" not in str(path), name, "a path", path)
-    path = Path(path).expanduser()
-    spellings = [start / path, *(start / unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))]  # ü, and u with its dots
-    return next((path for path in spellings if path.exists()), spellings[0])
+    expect(isinstance(path, (str, os.PathLike)) and path != "", name, "a path", path)
+    return start / Path(path).expanduser()
 
 
 def run_directory(run_dir):
@@ -73,24 +68,12 @@ def run_directory(run_dir):
 
 @contextmanager
 def atomic_write(path):
-    """Give a temporary path to write a file or fill a folder at; it appears under its name when all of it is written."""
+    """Give a temporary path to write a file or fill a folder at; it gets its name when all is written, or what was there stays."""
     path = resolve_path(path)
-    expect(path.parent.is_dir(), "path", "a name in a directory that is there", path, "make the directory first")
     partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")  # writers go by the suffix
     try:
         yield partial
-        if partial.is_file():
-            with open(partial, "rb+") as written:
-                os.fsync(written.fileno())  # before the name, so that a crash of the machine leaves no empty file
-        if partial.is_dir() and path.exists():
-            raise FileExistsError(f"{path} is there already: another process was quicker")
         partial.replace(path)
-    except Exception as error:  # libraries say in their own ways, or not at all, that the disk is full
-        free = shutil.disk_usage(path.parent).free
-        if free < 2**16 or getattr(error, "errno", None) == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"the disk is full ({free / 1e6:.1f} MB free); make room and try again: what was there "
-                          "before is as it was", str(path)) from error
-        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
 

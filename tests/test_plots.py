@@ -6,8 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 
 import shapeseg as ss
@@ -77,11 +75,9 @@ def test_without_names_the_classes_have_numbers_and_any_label_is_drawn():
     assert {"leaf", "cell"} <= words(draw(ss.show_objects, IMAGES[:1], [[cell]], classes=["leaf"]))
 
 
-@given(st.lists(st.sampled_from([*ss.CLASSES, *OWN]) | st.text(min_size=1, max_size=3), unique=True, min_size=1, max_size=12))
-def test_every_class_has_a_colour_of_its_own(classes):
-    colours = [to_rgb(colour) for colour in ss.class_colours(classes)]
-    assert len(colours) == len(set(colours)) == len(classes)
-    assert all(colour == to_rgb(ss.PALETTE[name]) for colour, name in zip(colours, classes) if name in ss.PALETTE)
+def test_every_class_has_a_colour_of_its_own():
+    colours = ss.class_colours([*OWN, *ss.CLASSES, "moss"])
+    assert len({*colours}) == 11 and colours[5:10] == [*ss.PALETTE.values()]
 
 
 def test_colours_of_overlapping_classes_mix():
