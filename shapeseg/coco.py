@@ -82,7 +82,7 @@ def evaluate_objects(scenes, objects):
     """How good are the objects, one list per scene, that were found in scenes of one size? A dictionary of numbers in [0, 1].
 
     ap, ap50 and ap75 are the means of `average_precision`; "counts" is the share of scenes with the right number of objects of each
-    class; "pairs", of the pairs of one class that overlap by up to half of the smaller one, the share that `match_objects` finds.
+    class; "pairs", of the pairs of one class that overlap by up to half of the smaller one, the share that is found, or nan.
     """
     shape, exact, pairs = scenes[0].image.shape[:2], [], []
     for scene, found in zip(scenes, objects, strict=True):

@@ -44,7 +44,6 @@ def write_labels(folder, names, masks):
     """
     folder = resolve_path(folder, "folder", Path.cwd())
     expect(all(mask.dtype == bool for mask in masks), "masks", "bool", masks[0], "p > 0.5 makes masks of probabilities")
-    folder.mkdir(parents=True, exist_ok=True)
     colours = [round(255 * level) for colour in colormaps["tab20"].colors for level in colour]
     for name, mask in zip(names, masks, strict=True):
         picture = Image.fromarray((mask * np.arange(1, mask.shape[-1] + 1)).max(axis=-1).astype(np.uint8))

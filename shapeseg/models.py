@@ -197,7 +197,7 @@ def new_head(model, classes, channels=None, seed=0):
 
 
 def save_model(model, path):
-    """Save a model to one .keras file whole or not at all; a relative path counts from the repository."""
+    """Save a model to one .keras file, whole or not at all; a relative path counts from the repository."""
     with atomic_write(path) as partial:
         model.save(partial, include_optimizer=False)
 

@@ -160,7 +160,7 @@ class MeanIoU(keras.metrics.Metric):
 
 
 class Muon(keras.optimizers.Muon):
-    """Muon (Jordan et al. 2024, Liu et al. 2025): a kernel is a matrix, (height · width · inputs, outputs); AdamW has the rest."""
+    """Muon (Jordan et al. 2024, Liu et al. 2025) of kernels as matrices, (height · width · inputs, outputs); AdamW of the rest."""
 
     def _should_use_adamw(self, variable):
         return len(variable.shape) != 4 or "head" in variable.path

@@ -70,6 +70,7 @@ def run_directory(run_dir):
 def atomic_write(path):
     """Give a temporary path to write a file or fill a folder at; it gets its name when all is written, or what was there stays."""
     path = resolve_path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}.partial{path.suffix}")  # writers go by the suffix
     try:
         yield partial
