@@ -136,7 +136,7 @@ def _load(path, name, truth=None):
         coco, content = COCO(), json.loads(path.read_bytes())
         good = isinstance(content, dict) if truth is None else isinstance(content, list) and all(
             is_number(one["score"]) and "segmentation" in one for one in content)
-        expect(good, "content", "a dataset or, with one as truth, results, each with a score and a segmentation", content)
+        expect(good, "content", "a dataset; or results, each with a score and a segmentation, and their dataset as truth", type(content).__name__)
         content = content if truth is None else truth.dataset | {"annotations": content}
         sizes = {image["id"]: [image["height"], image["width"]] for image in content["images"]}
         categories, kept = {category["id"] for category in content["categories"]}, []

@@ -48,7 +48,8 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
     for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
                               ("dataset_size", dataset_size, 1)):
         expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
-    expect(isinstance(augment, bool) and (augment or crop is None), "augment", "True or False, and True beside a crop", augment)
+    expect(isinstance(augment, bool), "augment", "True or False", augment)
+    expect(crop is None or augment and is_int(crop, 16), "crop", "None or, beside augment=True, an integer from 16", crop)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
@@ -91,7 +92,8 @@ def check_pair(data, name="data"):
     expect(isinstance(data, (tuple, list)) and len(data) == 2, name, "arrays (images, masks)" + " or a SceneConfig" * (name == "data"), data)
     images, masks = check_images(data[0]), np.asarray(data[1])
     expect(masks.ndim == 4 and masks.dtype == bool and masks.shape[:3] == images.shape[:3] and masks.size, "masks",
-           f"{images.shape[:3] + ('K',)} bool to match the images", masks, "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images")
+           f"({', '.join(map(str, images.shape[:3]))}, K) bool to match the images", masks, "p > 0.5 makes masks of probabilities, "
+           "labels[..., None] == range(1, K + 1) of label images, masks > 0 of 0 and 1")
     return images, masks
 
 
@@ -100,7 +102,9 @@ def check_images(images, channels=None):
     expect(len(sizes) < 2, "images", "all of one size", f"the sizes {sizes}", "give them one at a time, or bring them to one size before")
     images = np.asarray(images)
     expect(images.ndim == 4 and images.dtype == np.uint8 and images.size and channels in (None, images.shape[-1]), "images",
-           f"(N, H, W, {channels or 'C'}) uint8", images, "image[None] makes a batch of one, image[..., None] a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
+           f"(N, H, W, {channels or 'C'}) uint8", images, 
+           "image[None] makes a batch of one, image[..., None] a channel of grey" if images.ndim != 4 else "levels of [0, 1] become (255 * x).astype(np.uint8), "
+           "16 bits x // 257" if images.dtype != np.uint8 else "images.mean(-1, keepdims=True).astype(np.uint8) makes RGB grey, build_model(channels=3) is for RGB")
     return images
 
 

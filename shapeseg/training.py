@@ -35,7 +35,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
         (N, H, W, K) bool, for example from `read_dataset`, gone through in random order
     steps, batch_size, seed : int, updates of the weights, scenes per step, seed of the scenes or of the order of the arrays
     run_dir : path from the repository's root, for run.json (all to repeat the run), history.csv, checkpoints and, last, model.keras
-    callbacks : keras.callbacks.Callback objects; an epoch is `log_every` steps; a run that one stops is finished; a kill ends its memory
+    callbacks : keras.callbacks.Callback objects; an epoch is `log_every` steps; a run that one stops is finished; in a run that resumes they start anew
     optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay
         there or fall to 0 along half a cosine
@@ -54,7 +54,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
                      keep=keep, log_every=log_every)
     for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
-    expect(dataset_size is None or is_int(dataset_size, 1), "dataset_size", "None or an integer from 1", dataset_size)
+    expect(dataset_size is None or is_int(dataset_size, 1) and isinstance(data, SceneConfig), "dataset_size", "None or, for a config, an integer from 1",
+           dataset_size)
     expect(optimizer in ("adam", "adamw", "muon"), "optimizer", '"adam", "adamw" or "muon"', optimizer)
     expect(schedule in ("constant", "cosine"), "schedule", '"constant" or "cosine"', schedule)
     expect(is_number(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
@@ -75,8 +76,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
         expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(channels=…, classes=…)")
     expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
            "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
-    expect(isinstance(augment, bool) and (not augment or len(model.outputs) == 1) and (augment or crop is None), "augment",
-           "False for a network with rays, else True or False, and True beside a crop", augment)
+    expect(augment is False or augment is True and len(model.outputs) == 1, "augment", "True or False, which it is for a network with rays", augment)
+    expect(crop is None or augment and is_int(crop, 16), "crop", "None or, beside augment=True, an integer from 16", crop)
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0), deterministic():

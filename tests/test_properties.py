@@ -84,7 +84,7 @@ def coco(objects=([OBJECT],), shape=(64, 64), **options):
            rays=[-1, 8.5], seed=[-1]),
     ("model", lambda path: ss.predict(None, IMAGES)), ("model", lambda path: ss.macs(keras.Sequential(), 16)),
     ("path", lambda path: ss.save_model(MODEL, path / "model.h5")), ("model", lambda path: ss.find_objects(MODEL, IMAGES[0])),
-    *wrong(ss.evaluate, MODEL, batches=[ss.stream(CONFIG), (IMAGES, MASKS), []]), ("probabilities", lambda path: ss.evaluate(MODEL, [(IMAGES, MASKS[..., :2])])),
+    *wrong(ss.evaluate, MODEL, batches=[ss.stream(CONFIG), (IMAGES, MASKS), [], CONFIG, None]), ("probabilities", lambda path: ss.evaluate(MODEL, [(IMAGES, MASKS[..., :2])])),
     *wrong(ss.evaluate, MODEL, [(IMAGES, MASKS)], classes=[["a"]], threshold=[50]),
     *wrong(ss.find_objects, RAYS, IMAGES[0], threshold=[1.5], classes=[["a"]]),
     ("form", coco(form="mask")), ("shape", coco(shape=64)), ("objects", coco(classes=["circle"])),
@@ -95,7 +95,8 @@ def coco(objects=([OBJECT],), shape=(64, 64), **options):
         weight_decay=[-1], dataset_size=[0], seed=[-1], log_every=[0], validation=[IMAGES], model=[keras.Sequential()],
         callbacks=[[print]], data=["folder", replace(CONFIG, channels=3), (IMAGES, MASKS[..., :2])]).items() for value in values),
     ("images", train(data=(IMAGES / 255, MASKS))), ("masks", train(data=(IMAGES, P))),
-    ("data", train(model=RAYS, data=(IMAGES, MASKS))),
+    ("data", train(model=RAYS, data=(IMAGES, MASKS))), ("dataset_size", train(data=(IMAGES, MASKS), dataset_size=4)),
+    ("crop", train(augment=True, crop=8)), ("crop", train(crop=32)), ("augment", train(augment="yes")),
     *(("grid", sweep(grid=grid)) for grid in ({"run_dir": ["a"]}, {"y": [1]}, {"size": 1}, {"size": []}, {"size": [Path()]})),
     ("executor", sweep(executor=2)), ("notebook", sweep(notebook="README.md")), ("notebook", sweep(notebook="none.ipynb")),
 ])
