@@ -34,7 +34,7 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
     augment, crop : bool, int, change each image and its masks as `augment` does; a scene of a config is then used four times
     """
     expect(is_int(batch_size, 1), "batch_size", "an integer from 1", batch_size)
-    expect(augment or crop is None, "augment", "True beside a crop", augment)
+    expect(crop is None or augment, "crop", "None or, beside augment=True, an integer from 16", crop)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
@@ -79,8 +79,8 @@ def check_pair(data, name="data"):
     good = len(masks) == len(images) and all(mask.ndim == 3 and mask.dtype == bool and mask.shape[:2] == image.shape[:2]
                                              for image, mask in zip(images, masks)) and len({mask.shape[-1] for mask in masks}) == 1
     stacked = isinstance(images, np.ndarray)
-    expect(good, "masks", f"{(*images.shape[:3], 'K') if stacked else 'a list of (H, W, K)'} bool to match the images", data[1],
-           "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images")
+    expect(good, "masks", f"{'(N, H, W, K)' if stacked else 'a list of (H, W, K)'} bool to match the images", data[1],
+           "p > 0.5 makes masks of probabilities, labels[..., None] == range(1, K + 1) of label images, masks > 0 of 0 and 1")
     return images, np.asarray(data[1]) if stacked else masks
 
 
@@ -89,8 +89,11 @@ def check_images(images, channels=None):
     parts = [*map(np.asarray, images)] if np.iterable(images) else []
     good = parts and all(image.dtype == np.uint8 and image.ndim == 3 and image.size for image in parts) and (
         {image.shape[-1] for image in parts} == {channels or parts[0].shape[-1]})
-    expect(good, "images", f"(N, H, W, {channels or 'C'}) uint8, or a list of (H, W, {channels or 'C'})", images, "image[None] is "
-           "a batch of one, image[..., None] has a channel of grey, (255 * x).astype(np.uint8) levels of [0, 1]")
+    advice = "image[None] is a batch of one, image[..., None] has a channel of grey"
+    if parts and parts[0].ndim == 3:
+        advice = "(255 * x).astype(np.uint8) has the levels of x in [0, 1], x // 257 those of 16 bits" if parts[0].dtype != np.uint8 else (
+            "x.mean(-1, keepdims=True).astype(np.uint8) makes RGB grey, build_model(channels=3) takes RGB")
+    expect(good, "images", f"(N, H, W, {channels or 'C'}) uint8, or a list of (H, W, {channels or 'C'})", images, advice)
     return np.asarray(images) if len({image.shape for image in parts}) == 1 else parts
 
 

@@ -48,7 +48,7 @@ def build_model(classes=5, channels=1, widths=(32, 64, 128), convolutions=None, 
     convolutions = (1, *(2,) * (np.size(widths) - 1)) if convolutions is None else convolutions
     convolutions = (convolutions,) * np.size(widths) if is_int(convolutions) else convolutions
     for name, values in (("widths", widths), ("kernels", kernels), ("convolutions", convolutions)):
-        expect(np.ndim(values) and len(values) and all(is_int(value, 1) for value in values), name, "integers from 1", values)
+        expect(np.ndim(values) and len(values) and all(is_int(value, 1) for value in values), name, "integers from 1, for example (32, 64)", values)
     expect(len(convolutions) == len(widths), "convolutions", f"{len(widths)} integers, one per block", convolutions)
     for name, value, choices in (("skip", skip, ("none", "add", "concat")), ("output", output, ("sigmoid", "softmax"))):
         expect(value in choices, name, f"one of {choices}", value)

@@ -43,9 +43,10 @@ def find_objects(model, image, threshold=0.3, classes=None):
     masks, (H, W, K) float32 in [0, 1], as `predict` gives them. Raises a ValueError. Sources: Zhou et al. 2019 (centres as a heat
     map), Schmidt et al. 2018, Xie et al. 2020 (outlines as rays), Blake and Isard 1998 (a second look, for edges along lines).
     """
-    expect(len(getattr(model, "outputs", ())) == 4, "model", 'one from build_model(rays=64) or load_model("objects")', model)
+    expect(len(getattr(model, "outputs", ())) == 4, "model", 'one from build_model(rays=64) or load_model("objects")',
+           "a network without rays" if hasattr(model, "outputs") else model)
     expect(is_number(threshold) and 0 < threshold < 1, "threshold", "a number between 0 and 1", threshold)
-    expect(np.ndim(image) == 3, "image", f"one image (H, W, {model.input_shape[-1]}) uint8", image)
+    expect(np.ndim(image) == 3, "image", f"one image (H, W, {model.input_shape[-1]}) uint8", np.asarray(image), "image[..., None] adds a channel")
     names = check_names(classes, model.outputs[1].shape[-1])
     masks, *others = (result[0] for result in run_network(model, np.asarray(image)[None]))
     return decode(*others, model.get_layer("fold").patch, threshold, names), masks

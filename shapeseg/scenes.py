@@ -22,22 +22,22 @@ NUMBERS = dict(visible=(0, 1), soft=(0, 1), opaque=(0, 1), noise=(0, 40), gradie
 class SceneConfig:
     """What a scene looks like. Validates itself.
 
-    size : int, height and width in pixels, from 16
-    channels : 1 (grey) or 3 (colour)
+    size, channels : int, height and width in pixels, from 16 (from 80 with the default radii); 1 (grey) or 3 (colour)
     classes : tuple of str, the mask channels in order, some of ``CLASSES``
     kinds : tuple of str, the kinds that may be drawn (one that stands twice, twice as often), after the class, each equally often
-    figures, radius, opacity : (lowest, highest), ints, how many per scene (beside a `contrast` at most); floats, of the size; floats, in (0, 1]
+    figures, radius, opacity : (lowest, highest), ints, how many (beside a `contrast` perhaps fewer); shares of the size; in (0, 1]
     visible : float in [0, 1], the share of each outline on whose two sides the levels of a channel differ by `contrast`
     noise, gradient, texture : float, in grey levels: standard deviation; amplitude of a slow change of the light, of a mottled texture
     blur : int, passes of a [1, 2, 1] / 4 filter in each direction, before the noise
     contrast : int, the difference of levels on an outline's two sides, at least; None: 4 standard deviations, and nothing is clipped
     grain : float, largest amplitude in grey levels of a texture of each figure's own
-    soft, opaque : float in [0, 1], share of the figures around which all is blurred; with no opacity below 1
-    zoom : (lowest, highest), a scene's radii are so many times larger, its figures fewer by the power 1.5 of that
+    soft, opaque : float in [0, 1], share of the figures whose edges are blurred; whose opacity is 1
+    zoom : (lowest, highest), a scene's radii are so many times larger, up to 0.45, its figures fewer by the power 1.5 of that
     cut : bool, may the border cut figures, whose centres stay inside?
     twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
 
-    noise, gradient, texture, blur, grain, contrast and opaque may be (lowest, highest): each scene draws its own.
+    noise, gradient, texture, blur, grain, contrast and opaque may be (lowest, highest): each scene draws its own, of the first five
+    half of the scenes the lowest, and few much more. Ranges, grain and soft edges need a contrast.
 
     Raises a ValueError if a value is out of its range or two of them contradict each other.
     """
@@ -77,7 +77,7 @@ class SceneConfig:
             expect(good or value is None and name in ("twins", "contrast"), name, f"{words} from {min_} to {max_}", value)
         if self.contrast is None:
             rough = self.grain or self.soft or any(isinstance(getattr(self, name), tuple) for name in RANGES)
-            expect(not rough, "contrast", "a number beside ranges, grain or soft edges", None)
+            expect(not rough, "contrast", "a number, say 16, beside ranges, grain or soft edges", None)
             expect(self.levels[1] - self.levels[0] >= 3 * self.edge, "noise, gradient and texture", "grey levels for figures that "
                    f"differ by {self.edge}", f"levels from {self.levels[0]} to {self.levels[1]}", "make them smaller")
 

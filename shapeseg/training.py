@@ -36,7 +36,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None,
     steps, log_every : int, updates of the weights; those of an epoch, after which a row of the history and a checkpoint are written
     run_dir : path from the repository's root, for run.json (all to repeat the run), history.csv, checkpoints and, last, model.keras
     seed, dataset_size : int, of the scenes or of the order of the arrays; go through so many scenes of the config again and again
-    callbacks : Keras' own; a run that one stops is finished; a kill ends their memory
+    callbacks : Keras' own; a run that one stops is finished; in a run that resumes they start anew
     batch_size : int, images per step; None: 2, or of crops as many as have the pixels of two scenes of 512 × 512
     optimizer, weight_decay : "adam", "adamw" or "muon", and a float for the last two
     learning_rate, warmup, schedule : float, the highest rate; int, steps in which it rises to that; "constant" or "cosine", stay

@@ -51,7 +51,7 @@ def sweep(**changed):
         steps=[0, 2.5, "5"], batch_size=[0], optimizer=["sgd"], schedule=["step"], warmup=[-1], seed=[-1], log_every=[0],
         validation=[IMAGES], model=[keras.Sequential()], keep=["best"],
         data=["folder", replace(CONFIG, channels=3), (IMAGES, MASKS[..., :2])]).items() for value in values),
-    ("augment", train(crop=64)), ("images", train(data=(IMAGES / 255, MASKS))), ("masks", train(data=(IMAGES, P))),
+    ("crop", train(crop=64, augment=False)), ("crop", train(crop=32)), ("images", train(data=(IMAGES / 255, MASKS))), ("masks", train(data=(IMAGES, P))),
     ("data", train(model=RAYS, data=(IMAGES, MASKS))), ("data", train(model=RAYS, validation=(IMAGES, MASKS))),
     *(("grid", sweep(grid=grid)) for grid in ({"run_dir": ["a"]}, {"y": [1]}, {"size": 1}, {"size": []})),
 ])
