@@ -4,7 +4,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from shapeseg.backend import keras, private_random
+from shapeseg.backend import keras, ops, private_random
 from shapeseg.layers import CropLike, DepthToSpace, LocalContrast, PadToMultiple, SpaceToDepth
 from shapeseg.utils import ROOT, atomic_write, expect, is_int, resolve_path
 
@@ -13,7 +13,7 @@ MODELS = ROOT / "data" / "models"
 
 # The article's network, at full resolution. It has "N, 3 for this example" blocks; ours has 4, to see all of our largest figures.
 ARTICLE_MODEL = MappingProxyType(dict(widths=(16, 32, 64, 128), convolutions=1, kernels=(3, 7), skip="none", patch=1, contrast=None,
-                                      activation="relu", dropout=0.0, head=3))
+                                      activation="relu", dropout=0.05, head=3))
 
 # The network that the lessons train. It sees local contrast in place of grey levels, is folded into 4×4 patches (a sixteenth of the
 # pixels), works longer where pixels are few, with small kernels (two 3×3 see as far as one 5×5), and joins encoder and decoder.
@@ -104,7 +104,7 @@ def build_model(classes=5, channels=1, widths=(32, 64, 128), convolutions=None, 
 
 def _prior(classes, background):
     """Where the logits start: nearly all pixels belong to no class. That saves the first steps of training."""
-    return np.log([PRIOR] * classes + [max(1 - classes * PRIOR, PRIOR)] if background else [PRIOR / (1 - PRIOR)] * classes)
+    return ops.log([PRIOR] * classes + [max(1 - classes * PRIOR, PRIOR)] if background else [PRIOR / (1 - PRIOR)] * classes)
 
 
 def encoder_block(x, width, kernels, activation, dropout, name, normalize=True, residual=True):
