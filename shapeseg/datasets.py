@@ -50,6 +50,7 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
         expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
     expect(isinstance(augment, bool), "augment", "True or False", augment)
     expect(crop is None or augment and is_int(crop, 16), "crop", "None or, beside augment=True, an integer from 16", crop)
+    expect(dataset_size is None or isinstance(data, SceneConfig), "dataset_size", "None for arrays, which have their size", dataset_size)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
@@ -101,10 +102,13 @@ def check_images(images, channels=None):
     sizes = {np.shape(image) for image in images} if isinstance(images, (list, tuple)) else ()
     expect(len(sizes) < 2, "images", "all of one size", f"the sizes {sizes}", "give them one at a time, or bring them to one size before")
     images = np.asarray(images)
+    advice = "x.mean(-1, keepdims=True).astype(np.uint8) makes RGB grey, build_model(channels=3) takes RGB"
+    if images.ndim != 4:
+        advice = "image[None] makes a batch of one, image[..., None] a channel of grey"
+    elif images.dtype != np.uint8:
+        advice = "(255 * x).astype(np.uint8) has the levels of x in [0, 1], x // 257 those of 16 bits"
     expect(images.ndim == 4 and images.dtype == np.uint8 and images.size and channels in (None, images.shape[-1]), "images",
-           f"(N, H, W, {channels or 'C'}) uint8", images, 
-           "image[None] makes a batch of one, image[..., None] a channel of grey" if images.ndim != 4 else "levels of [0, 1] become (255 * x).astype(np.uint8), "
-           "16 bits x // 257" if images.dtype != np.uint8 else "images.mean(-1, keepdims=True).astype(np.uint8) makes RGB grey, build_model(channels=3) is for RGB")
+           f"(N, H, W, {channels or 'C'}) uint8", images, advice)
     return images
 
 

@@ -21,6 +21,8 @@ ARTICLE_TRAINING = MappingProxyType(dict(
 FAST_TRAINING = MappingProxyType(dict(
     batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20, schedule="cosine", weight_decay=1e-2, dataset_size=None))
 
+PLACE = "seed", "batch_size", "dataset_size", "augment", "crop"  # what says which images a step sees
+
 
 def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, optimizer="muon", learning_rate=2e-2, warmup=20,
           schedule="cosine", weight_decay=1e-2, dataset_size=None, augment=False, crop=None, validation=None,
@@ -52,10 +54,8 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     arguments = dict(steps=steps, seed=seed, batch_size=batch_size, optimizer=optimizer, learning_rate=learning_rate, warmup=warmup,
                      schedule=schedule, weight_decay=weight_decay, dataset_size=dataset_size, augment=augment, crop=crop,
                      keep=keep, log_every=log_every)
-    for name, min_ in dict(steps=1, batch_size=1, log_every=1, seed=0, warmup=0).items():
+    for name, min_ in dict(steps=1, log_every=1, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
-    expect(dataset_size is None or is_int(dataset_size, 1) and isinstance(data, SceneConfig), "dataset_size", "None or, for a config, an integer from 1",
-           dataset_size)
     expect(optimizer in ("adam", "adamw", "muon"), "optimizer", '"adam", "adamw" or "muon"', optimizer)
     expect(schedule in ("constant", "cosine"), "schedule", '"constant" or "cosine"', schedule)
     expect(is_number(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
@@ -70,14 +70,14 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=2, op
     classes = model.outputs[0].shape[-1] - (model.get_layer("masks").activation is keras.activations.softmax)
     wanted = model.input_shape[-1], classes
     data = data if isinstance(data, SceneConfig) else check_pair(data)
+    stream(data, **{name: arguments[name] for name in PLACE})  # says what is wrong with these before anything is written
     validation = None if validation is None else check_pair(validation, "validation")
     for name, value in (("data", data), ("validation", validation or data)):
         given = (value.channels, len(value.classes)) if isinstance(value, SceneConfig) else tuple(array.shape[-1] for array in value)
         expect(given == wanted, name, f"image channels and classes {wanted}, those of the model", given, "build_model(channels=…, classes=…)")
     expect(len(model.outputs) == 1 or isinstance(data, SceneConfig) and validation is None, "data and validation", "a SceneConfig and "
            "None for a network with rays, which learns its objects from the figures", type(data).__name__, "build_model(rays=0)")
-    expect(augment is False or augment is True and len(model.outputs) == 1, "augment", "True or False, which it is for a network with rays", augment)
-    expect(crop is None or augment and is_int(crop, 16), "crop", "None or, beside augment=True, an integer from 16", crop)
+    expect(len(model.outputs) == 1 or not augment, "augment", "False for a network with rays", augment)
     run_dir = run_directory(run_dir)
     try:
         with filelock.FileLock(run_dir / ".lock", timeout=0), deterministic():
@@ -107,7 +107,7 @@ def _fit(model, classes, data, run_dir, callbacks, validation, arguments):
     if run.step:
         print(f"{run_dir.name}: resumes at step {run.step} of {steps}" + "; the callbacks start anew" * bool(callbacks))
     if run.step < steps:
-        place = dict(start=run.step * batch_size, **{name: arguments[name] for name in ("seed", "batch_size", "dataset_size", "augment", "crop")})
+        place = dict(start=run.step * batch_size, **{name: arguments[name] for name in PLACE})
         batches = iter(stream(data, **place)) if len(losses) == 1 else stream_targets(data, model, **place)
         with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
             progress = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (
