@@ -33,8 +33,12 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
     dataset_size : int, go through so many scenes of the config again and again, as through arrays; None for new ones
     augment, crop : bool, int, change each image and its masks as `augment` does; a scene of a config is then used four times
     """
-    expect(is_int(batch_size, 1), "batch_size", "an integer from 1", batch_size)
-    expect(crop is None or augment, "crop", "None or, beside augment=True, an integer from 16", crop)
+    for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
+                              ("dataset_size", dataset_size, 1)):
+        expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
+    expect(isinstance(augment, bool), "augment", "True or False", augment)
+    expect(crop is None or augment and is_int(crop, 16), "crop", "None or, beside augment=True, an integer from 16", crop)
+    expect(dataset_size is None or isinstance(data, SceneConfig), "dataset_size", "None for arrays, which have their size", dataset_size)
     if isinstance(data, SceneConfig):
         check_key(data, seed, split)
         return Batches(lambda n: arrays_of(draw_scene(data, seed, n, split)), seed, batch_size, start, count, dataset_size, augment, crop)
