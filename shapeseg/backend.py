@@ -6,7 +6,7 @@ import sys
 import threading
 from contextlib import contextmanager
 
-os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a reader's other programs use
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "tensorflow" not in sys.modules:  # TensorFlow reads these once, when it is imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster kernels, off by default on some processors
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,15 +29,18 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
     with open(os.devnull, "w") as nowhere, private_random():
         os.dup2(nowhere.fileno(), 2)
         import keras
-        import tensorflow as tf
         from keras import ops
-        from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
-        tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
+        if keras.config.backend() == "tensorflow":
+            import tensorflow as tf
+            from tensorflow.python.framework import config  # what switches determinism off again is not exported
+
+            tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
+        else:  # the scenes, the network and its optimizer work with any backend of Keras
+            tf = None
 finally:
     os.dup2(stderr, 2)
     os.close(stderr)
-assert keras.config.backend() == "tensorflow", "import shapeseg.backend before Keras, or set KERAS_BACKEND=tensorflow"
 
 LOCK, BEFORE = threading.Lock(), []  # what each block in force found
 
@@ -45,6 +48,9 @@ LOCK, BEFORE = threading.Lock(), []  # what each block in force found
 @contextmanager
 def deterministic():
     """Same seed, same weights to the bit, within this block, also in several threads; SHAPESEG_DETERMINISTIC=0 switches it off."""
+    if tf is None:
+        raise ImportError(f"training and prediction need Keras on TensorFlow, and it is on {keras.config.backend()}: KERAS_BACKEND=tensorflow")
+
     def switch(operations, graph, log_level):
         (config.enable_op_determinism if operations else config.disable_op_determinism)()
         # The graph optimizer runs independent branches in an order that changes from process to process.

@@ -6,7 +6,7 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from shapeseg.backend import deterministic, keras, tf
+from shapeseg.backend import deterministic, keras, ops, tf
 from shapeseg.checkpoints import BEST, Checkpoints, describe_run
 from shapeseg.datasets import check_pair, stream
 from shapeseg.models import check_model, load_model, save_model
@@ -131,13 +131,13 @@ def softmax_cross_entropy(masks, logits):
     return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(target, logits))
 
 
-@tf.custom_gradient
+@ops.custom_gradient
 def binary_cross_entropy(masks, logits):
     """Mean of −log p where the mask is 1, −log(1 − p) where it is 0; written out, its gradient takes few passes, not twenty."""
-    masks = tf.cast(masks, logits.dtype)
-    share = 1 / tf.cast(tf.size(logits), logits.dtype)
-    value = share * (tf.reduce_sum(tf.nn.softplus(logits)) - tf.reduce_sum(logits * masks))
-    return value, lambda upstream: (None, upstream * share * (tf.sigmoid(logits) - masks))
+    masks = ops.cast(masks, logits.dtype)
+    share = 1 / ops.cast(ops.size(logits), logits.dtype)
+    value = share * (ops.sum(ops.softplus(logits)) - ops.sum(logits * masks))
+    return value, lambda upstream: (None, upstream * share * (ops.sigmoid(logits) - masks))
 
 
 class MeanIoU(keras.metrics.Metric):
@@ -167,15 +167,15 @@ class Muon(keras.optimizers.Muon):
 
     def zeropower_via_newtonschulz5(self, x, steps):
         """Keras' iteration, carried out on the small Gram matrix: a polynomial of it turns x."""
-        matrix = tf.reshape(x, (-1, x.shape[-1]))
-        matrix /= tf.norm(matrix) + 1e-7
-        gram, turn = tf.matmul(matrix, matrix, transpose_a=True), None
+        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        matrix /= ops.norm(matrix) + 1e-7
+        gram, turn = ops.transpose(matrix) @ matrix, None
         for n in range(steps):
-            factor = self.muon_a * tf.eye(x.shape[-1]) + self.muon_b * gram + self.muon_c * gram @ gram
+            factor = self.muon_a * ops.eye(x.shape[-1]) + self.muon_b * gram + self.muon_c * gram @ gram
             turn = factor if turn is None else turn @ factor
             if n < steps - 1:
                 gram = factor @ gram @ factor
-        return tf.reshape(matrix @ turn, x.shape)
+        return ops.reshape(matrix @ turn, x.shape)
 
     def lr_adjust(self, x):
         rows, columns = np.prod(x.shape[:-1]), x.shape[-1]
