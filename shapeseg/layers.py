@@ -45,7 +45,13 @@ class PadToMultiple(Layer):
             return ops.take(x, ops.minimum(ops.arange(-(-size // self.multiple) * self.multiple), size - 1), axis)
 
         height, width = ops.shape(x)[1:3]
-        return ops.cond((height % self.multiple == 0) & (width % self.multiple == 0), lambda: x, lambda: pad(pad(x, 1), 2))
+        fits = (height % self.multiple == 0) & (width % self.multiple == 0)
+        if isinstance(fits, bool):  # with JAX, where a size is a number
+            return x if fits else pad(pad(x, 1), 2)
+        return ops.cond(fits, lambda: x, lambda: pad(pad(x, 1), 2))
+
+    def compute_output_shape(self, shape):
+        return shape[0], None, None, shape[3]
 
 
 @keras.saving.register_keras_serializable("shapeseg")
