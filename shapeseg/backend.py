@@ -36,7 +36,7 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
             from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
             tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
-        else:  # the scenes, the network and its optimizer work with any backend of Keras
+        else:  # scenes, network, loss and optimizer work with any backend of Keras; training and prediction with this one
             tf = None
 finally:
     os.dup2(stderr, 2)
@@ -47,10 +47,7 @@ LOCK, BEFORE = threading.Lock(), []  # what each block in force found
 
 @contextmanager
 def deterministic():
-    """Same seed, same weights to the bit, within this block, also in several threads; SHAPESEG_DETERMINISTIC=0 switches it off."""
-    if tf is None:
-        raise ImportError(f"training and prediction need Keras on TensorFlow, and it is on {keras.config.backend()}: KERAS_BACKEND=tensorflow")
-
+    """Same seed, same weights to the bit, within this block, also in several threads."""
     def switch(operations, graph, log_level):
         (config.enable_op_determinism if operations else config.disable_op_determinism)()
         # The graph optimizer runs independent branches in an order that changes from process to process.
@@ -60,8 +57,7 @@ def deterministic():
     with LOCK:
         graph = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
         BEFORE.append((config.is_op_determinism_enabled(), graph, tf.get_logger().level))
-        if os.environ.get("SHAPESEG_DETERMINISTIC") != "0":
-            switch(True, True, "ERROR")  # several networks in one notebook are no mistake to warn of
+        switch(True, True, "ERROR")  # several networks in one notebook are no mistake to warn of
     try:
         yield
     finally:

@@ -36,7 +36,6 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
     for name, value, min_ in (("seed", seed, 0), ("batch_size", batch_size, 1), ("start", start, 0), ("count", count, 0),
                               ("dataset_size", dataset_size, 1)):
         expect(is_int(value, min_) or value is None and name in ("count", "dataset_size"), name, f"an integer from {min_}", value)
-    expect(isinstance(augment, bool), "augment", "True or False", augment)
     expect(crop is None or augment and is_int(crop, 16), "crop", "None or, beside augment=True, an integer from 16", crop)
     expect(dataset_size is None or isinstance(data, SceneConfig), "dataset_size", "None for arrays, which have their size", dataset_size)
     if isinstance(data, SceneConfig):
@@ -108,14 +107,13 @@ def split_dataset(images, masks, validation=0.2, test=0.2, seed=0):
     validation, test : float in [0, 1), the share of the images; at least one, unless it is 0; a ValueError if that is too much
     """
     images, masks = check_pair((images, masks), "images and masks")
-    shares = validation, test
-    expect(min(shares) >= 0 and sum(shares) < 1, "validation and test", "shares with a sum below 1", shares)
+    expect(min(validation, test) >= 0 and validation + test < 1, "validation and test", "shares with a sum below 1", (validation, test))
     group = np.arange(len(images))
     for i, j in find_duplicates(images):
         group[group == group[j]] = group[i]
     if same := [np.flatnonzero(group == n).tolist() for n in {*group} if (group == n).sum() > 1]:
         print(f"near duplicates stay together: images {', '.join(map(str, sorted(same)))}")
-    wanted = [0, *(max(1, round(share * len(images))) if share else 0 for share in shares)]
+    wanted = [0, *(max(1, round(share * len(images))) if share else 0 for share in (validation, test))]
     parts = [], [], []
     for n in random_key("split", seed).permutation(np.unique(group)):
         part = next((part for part in (2, 1) if len(parts[part]) < wanted[part]), 0)

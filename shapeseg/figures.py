@@ -23,8 +23,8 @@ def check_names(classes, count=None):
     """Return class names as a list, `count` of them, or raise a ValueError; None: ours if there are five, else "class 1", …"""
     if classes is None:
         classes = CLASSES if count == len(CLASSES) else [f"class {n + 1}" for n in range(count)]
-    good = isinstance(classes, (list, tuple)) and len({*classes}) == len(classes) == (count or len(classes) or 1)
-    expect(good, "classes", f"{count or 'a list of'} different names", classes)
+    expect(isinstance(classes, (list, tuple)) and len({*classes}) == len(classes) == (count or len(classes) or 1), "classes",
+           f"{count or 'a list of'} different names", classes)
     return list(classes)
 
 

@@ -83,7 +83,6 @@ def evaluate(model, batches, threshold=0.5, classes=None):
     predicted where p > threshold; the classes are names (None: ``CLASSES`` if there are five). Raises a ValueError.
     """
     expect(getattr(batches, "count", 0) is not None, "batches", "a finite number", "an endless stream", "give stream its count")
-    expect(np.iterable(batches), "batches", "a list or a stream of pairs (images, masks)", batches, "ss.stream(config, count=100) draws some")
     counts = Counts(threshold)
     for batch in batches:
         images, masks = check_pair(batch, "batches (a list of such pairs)")

@@ -50,9 +50,6 @@ class PadToMultiple(Layer):
             return x if fits else pad(pad(x, 1), 2)
         return ops.cond(fits, lambda: x, lambda: pad(pad(x, 1), 2))
 
-    def compute_output_shape(self, shape):
-        return shape[0], None, None, shape[3]
-
 
 @keras.saving.register_keras_serializable("shapeseg")
 class SpaceToDepth(Layer):

@@ -7,8 +7,6 @@ from scipy import stats
 from shapeseg.figures import check_names
 from shapeseg.utils import expect
 
-EPSILON = 1e-7  # probabilities are clipped to [EPSILON, 1 - EPSILON] in the cross-entropy
-
 
 class Counts:
     """Sums over any number of batches, from which every metric follows; a pixel is predicted where p > threshold."""
@@ -26,7 +24,7 @@ class Counts:
         predicted = p > self.threshold
         tp, fp, fn = (pixels.sum((0, 1, 2)) for pixels in (predicted & truth, predicted & ~truth, ~predicted & truth))
         tn = p[..., 0].size - tp - fp - fn
-        cross_entropy = -np.log(np.clip(np.where(truth, p, 1 - p), EPSILON, 1 - EPSILON)).sum((0, 1, 2), dtype=float)
+        cross_entropy = -np.log(np.clip(np.where(truth, p, 1 - p), 1e-7, 1 - 1e-7)).sum((0, 1, 2), dtype=float)
         squared_error = np.square(p - truth).sum((0, 1, 2), dtype=float)
         self.sums = self.sums + np.stack([tp, fp, fn, tn, cross_entropy, squared_error])
         return self

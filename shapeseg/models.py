@@ -15,8 +15,8 @@ MODELS = ROOT / "data" / "models"
 ARTICLE_MODEL = MappingProxyType(dict(widths=(16, 32, 64, 128), convolutions=1, kernels=(3, 7), skip="none", patch=1, contrast=None,
                                       activation="relu", dropout=0.05, head=3))
 
-# The network that the lessons train. It sees local contrast in place of grey levels, is folded into 4×4 patches (a sixteenth of the
-# pixels), works longer where pixels are few, with small kernels (two 3×3 see as far as one 5×5), and joins encoder and decoder.
+# The network that the lessons train: from local contrast, folded into 4×4 patches (a sixteenth of the pixels), with small kernels
+# (two 3×3 see as far as one 5×5), more of them where pixels are few, and skips from encoder to decoder.
 FAST_MODEL = MappingProxyType(dict(widths=(32, 64, 128), convolutions=(1, 2, 2), kernels=(3,), skip="concat", patch=4, contrast=17,
                                    activation="silu", dropout=0.0, head=1))
 
@@ -163,6 +163,7 @@ def macs(model, size):
 
 
 def check_model(model):
+    expect(keras.config.backend() == "tensorflow", "KERAS_BACKEND", "tensorflow, to train and to predict", keras.config.backend())
     good = isinstance(model, keras.Model) and {"pad", "fold", "unfold", "logits", "masks"} <= {layer.name for layer in model.layers}
     expect(good, "model", "a network from build_model or load_model", model)
 

@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
-from operator import sub
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -209,17 +207,17 @@ def check_key(config, seed, split):
 def _draw_figures(config, rng, image, masks):
     wanted = rng.randint(config.figures[0], config.figures[1] + 1)
     figures, misses = [], 0
-    # The pixels just inside all outlines (their places in the image, and the group of each), so that these stay visible. Levels are
-    # flat: few groups stand for all pixels, each a figure and its levels with and without it; the first cannot be seen.
-    outlines = SimpleNamespace(pixels=np.zeros(0, int), group=np.zeros(0, int), groups=[None], spare=[],  # may be hidden, per figure
-                               cover=np.zeros((config.size, config.size), bool))  # False but while it is asked what a figure covers
+    # The pixels just inside all outlines, which are to stay visible: a column for each, its place in the image, the number of its
+    # figure, the levels there with and without this; and how many of each figure's may be hidden.
+    rims, spare, cover = np.zeros((2 + 2 * config.channels, 0), int), np.zeros(0, int), np.zeros(image.shape[:2], bool)
     for _ in range(20 * wanted):
         first = figures[-1] if config.twins and len(figures) % 2 else None
         if len(figures) == wanted or first and misses == 8:
             break
         figure = _draw_outline(config, rng, first)
         box, inside = fill(figure.vertices, image.shape) if config.cut else fill(figure.vertices)
-        looks = _choose_looks(config, rng, image, outlines, box, inside) if inside.any() else None  # cut off whole
+        if looks := inside.any():  # not cut off whole
+            looks, rims, spare = _choose_looks(config, rng, image, rims, spare, box, inside, cover)
         misses = 0 if looks else misses + 1
         if looks:
             np.copyto(image[box], blend(image[box], *looks), where=inside[..., None])
@@ -247,47 +245,28 @@ def _draw_outline(config, rng, first=None):
     raise ValueError(f"twins: found no place where a figure overlaps another by {config.twins}; give a wider range")
 
 
-def _choose_looks(config, rng, image, outlines, box, inside):
-    """A colour and an opacity with which the new figure and all before it are visible, or None."""
+def _choose_looks(config, rng, image, rims, spare, box, inside, cover):
+    """A colour and an opacity with which the new figure and all before it are visible, or None; and the rims of all."""
     row, column = rim(inside)
-    pixels = (row + box[0].start) * config.size + column + box[1].start
-    # All channels of a pixel as one number: few different ones lie below.
-    below = image.reshape(-1, config.channels).take(pixels, axis=0) @ 256 ** np.arange(config.channels)
-    flat = sorted(set(below.tolist()))
-    new = len(outlines.spare)
-    groups = outlines.groups + [(new, *[code.to_bytes(config.channels, "little")] * 2) for code in flat]
-    spare = outlines.spare + [int((1 - config.visible) * len(pixels))]
-    group = np.concatenate([outlines.group, len(outlines.groups) + np.searchsorted(flat, below)])
-    pixels = np.concatenate([outlines.pixels, pixels])
-    outlines.cover[box] = inside
-    covered = outlines.cover.take(pixels).nonzero()[0]
-    outlines.cover[box] = False
-    counts = np.bincount(group[covered])
-    counts[0] = 0  # what is hidden stays hidden, because blending brings levels together
-    touched = counts.nonzero()[0]
-    alike = [(*groups[k], count) for k, count in zip(touched.tolist(), counts[touched].tolist())]
-    lowest, highest = config.levels
+    own = (row + box[0].start) * config.size + column + box[1].start
+    below = image.reshape(-1, config.channels)[own].T
+    new = np.concatenate([rims, np.stack([own, np.full(len(own), len(spare)), *below, *below])], axis=1)
+    cover[box] = inside
+    covered = cover.ravel().take(new[0]).nonzero()[0]  # the last of them are the new figure's own
+    cover[box] = False
+    figure, under = new[1, covered], new[2:, covered].reshape(2, config.channels, -1)
+    may_hide = np.append(spare, int((1 - config.visible) * len(own)))
     for _ in range(8):
-        colour = tuple([rng.randint(lowest, highest + 1) for _ in range(config.channels)])
+        colour = tuple([rng.randint(config.levels[0], config.levels[1] + 1) for _ in range(config.channels)])
         # In multiples of 1/256, so that blending is exact on every platform.
         opacity = math.ceil(256 * rng.uniform(*config.opacity)) / 256 if not config.opaque or rng.uniform() >= config.opaque else 1.0
-        left, after, target = spare.copy(), groups.copy(), []
-        for figure, inner, outer, count in alike:
-            inner = [round(a + opacity * (c - a)) for a, c in zip(inner, colour)]  # as `blend`, faster for a few levels
-            if figure != new:
-                outer = [round(a + opacity * (c - a)) for a, c in zip(outer, colour)]
-            if max(map(abs, map(sub, inner, outer))) >= config.edge:
-                target.append(len(after))
-                after.append((figure, inner, outer))
-            else:
-                target.append(0)
-                left[figure] -= count
-                if left[figure] < 0:
-                    break
-        else:
-            moved = np.arange(len(groups))
-            moved[touched] = target
-            group[covered] = moved[group[covered]]
-            outlines.pixels, outlines.group, outlines.groups, outlines.spare = pixels, group, after, left
-            return colour, opacity
-    return None
+        over = blend(under, np.array(colour)[:, None], opacity)
+        over[1, :, -len(own):] = below
+        hidden = (abs(np.subtract(*over, dtype=np.int16)) < config.edge).all(axis=0)
+        left = may_hide - np.bincount(figure[hidden], minlength=len(may_hide))
+        if left.min() >= 0:
+            new[2:, covered] = over.reshape(2 * config.channels, -1)
+            if hidden.any():  # for good: blending brings levels together
+                new = np.delete(new, covered[hidden], axis=1)
+            return (colour, opacity), new, left
+    return None, rims, spare

@@ -189,13 +189,6 @@ def test_nothing_outside_is_changed(tmp_path):
     own.fit(np.ones((8, 3)), np.ones((8, 1)), verbose=0)
 
 
-def test_determinism_can_be_switched_off(monkeypatch):
-    for value in "01":
-        monkeypatch.setenv("SHAPESEG_DETERMINISTIC", value)
-        with deterministic():
-            assert tf_config.is_op_determinism_enabled() == (value == "1")
-
-
 def test_training_repeats_itself_to_the_bit_in_another_process_with_several_threads(tmp_path, monkeypatch):
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         monkeypatch.setenv(name, "4")
