@@ -77,7 +77,7 @@ def _find_slips(images, masks):
     (row, column), here, usual = np.subtract(np.unravel_index(fit.argmax(), fit.shape), SHIFT), fit[SHIFT, SHIFT], np.median(fit)
     if max(abs(row), abs(column)) > 2 and fit.max() - usual > 1.3 * (here - usual) and fit.max() > 3:
         return [f"The masks fit the images best when they move by {row} rows and {column} columns: they have slipped."]
-    return ["The edges of the masks do not lie on edges of the images: is each mask that of its image?"] * bool(here < 1)
+    return ["The edges of the masks do not lie on edges of the images: is each mask that of its image?"] * bool(here < usual + 3)
 
 
 def _find_sizes(table, model, trained_on):
