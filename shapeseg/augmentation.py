@@ -65,8 +65,7 @@ def noise_levels(sigma):
 
 def noise(rng, shape, sigma):
     """Noise of so many grey levels' standard deviation, int8: one table look-up turns uniform bytes into it."""
-    table = noise_levels(sigma).astype(np.uint8).tobytes()
-    return np.frombuffer(rng.bytes(math.prod(shape)).translate(table), np.int8).reshape(shape)
+    return np.frombuffer(rng.bytes(math.prod(shape)).translate(noise_levels(sigma).astype(np.uint8).tobytes()), np.int8).reshape(shape)
 
 
 def blur(image):

@@ -6,7 +6,7 @@ import sys
 import threading
 from contextlib import contextmanager
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ["KERAS_BACKEND"] = "jax" if os.environ.get("KERAS_BACKEND") == "jax" else "tensorflow"  # whatever other programs use
 if "tensorflow" not in sys.modules:  # TensorFlow reads these once, when it is imported
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster kernels, off by default on some processors
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

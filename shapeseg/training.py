@@ -111,7 +111,8 @@ def _fit(model, classes, data, place, run_dir, callbacks, validation, arguments)
                 bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False), bar.update()))
             if validation and not isinstance(validation[0], np.ndarray):  # of different sizes: one at a time
                 kinds = tuple(tf.TensorSpec((None, None, arrays[0].shape[-1]), arrays[0].dtype) for arrays in validation)
-                validation = tf.data.Dataset.from_generator(lambda pairs=validation: zip(*pairs), output_signature=kinds).batch(1)
+                known = tf.data.experimental.assert_cardinality(len(validation[0]))
+                validation = tf.data.Dataset.from_generator(lambda pairs=validation: zip(*pairs), output_signature=kinds).apply(known).batch(1)
             # The stream has no end, because Keras would begin one more step to find it; `run` stops the training.
             trainer.fit(batches, steps_per_epoch=arguments["log_every"], initial_epoch=run.step // arguments["log_every"],
                         epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], validation_data=validation,
