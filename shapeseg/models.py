@@ -204,7 +204,7 @@ def save_model(model, path):
 
 
 def load_model(name):
-    """Load a keras.Model: a committed reference model by its name ("masks", "clean", "objects"), or a .keras file by its path.
+    """Load a keras.Model: a committed reference model by its name ("masks", "article", …), or a .keras file by its path.
 
     A relative path counts from the repository's root. Keras' safe mode sees to it that a stranger's file cannot run code. Raises
     FileNotFoundError if there is no such model, ValueError if the file cannot be read.

@@ -138,7 +138,7 @@ def test_no_path_of_a_machine_and_no_index_address():
             assert "index-url" not in text or name.startswith("tests/"), name
 
 
-@pytest.mark.parametrize("name, config", [("masks", ss.ARTICLE), ("clean", ss.ARTICLE), ("objects", ss.CROWDED)])
+@pytest.mark.parametrize("name, config", [*((name, ss.ARTICLE) for name in ("article", "clean", "masks")), ("objects", ss.CROWDED)])
 def test_a_reference_model_scores_what_its_card_says(name, config):
     card, model = json.loads((ROOT / f"data/models/{name}.json").read_text()), ss.load_model(name)
     content = (ROOT / f"data/models/{name}.keras").read_bytes()
