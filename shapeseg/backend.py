@@ -36,7 +36,7 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
             from tensorflow.python.framework import config  # what switches determinism off again is not exported
 
             tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
-        else:  # scenes, network, loss and optimizer work with any backend of Keras; training and prediction with this one
+        else:  # JAX: scenes, network, loss and optimizer work with it, `train` and `predict` do not
             tf = None
 finally:
     os.dup2(stderr, 2)

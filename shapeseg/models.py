@@ -174,7 +174,7 @@ def new_head(model, classes, channels=None, seed=0):
     model : keras.Model from `build_model` or `load_model`; of one with rays, the masks alone
     classes, channels : int; None: as many channels as before. For RGB each channel gets a third of a grey network's first weights
 
-    Returns a new keras.Model, to be trained further at a lower learning rate. Raises ValueError.
+    Returns a new keras.Model, to be trained further. Raises ValueError.
     """
     check_model(model)
     channels = model.input_shape[-1] if channels is None else channels
@@ -216,8 +216,7 @@ def load_model(name):
         raise FileNotFoundError(f"name: expected a reference model ({known}) or the path of a .keras file, and {path} is not there")
     try:
         with private_random():
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        check_model(model)
+            check_model(model := keras.saving.load_model(path, compile=False, safe_mode=True))
         return model
     except Exception as error:
         raise ValueError(f"name: expected a file that save_model wrote, and {path} cannot be read ({error!r})") from error

@@ -11,7 +11,7 @@ from shapeseg.checkpoints import BEST, Checkpoints, describe_run
 from shapeseg.datasets import check_pair, stream
 from shapeseg.models import check_model, load_model, save_model
 from shapeseg.scenes import SceneConfig
-from shapeseg.utils import expect, is_int, run_directory
+from shapeseg.utils import expect, is_int, is_number, run_directory
 
 # The article's way: Adam at a constant rate over a fixed set of scenes.
 ARTICLE_TRAINING = MappingProxyType(dict(
@@ -64,6 +64,7 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None,
     stream(data, **place)  # says what is wrong with them before anything is written
     for name, min_ in dict(steps=1, log_every=1, warmup=0).items():
         expect(is_int(arguments[name], min_), name, f"an integer from {min_}", arguments[name])
+    expect(is_number(learning_rate) and learning_rate > 0, "learning_rate", "a number above 0", learning_rate)
     for name, choices in dict(optimizer=("adam", "adamw", "muon"), schedule=("constant", "cosine"), keep=("last", "best")).items():
         expect(arguments[name] in choices, name, f"one of {choices}", arguments[name])
     expect(keep == "last" or validation, "keep", '"last", or "best" beside a validation', keep)

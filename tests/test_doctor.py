@@ -36,6 +36,13 @@ def test_each_illness_is_named(images, masks, change, words):
     assert words in problems(*change(images, masks))
 
 
+def test_masks_of_one_class_that_are_those_of_other_images():
+    config = ss.SceneConfig(size=128, classes=("circle", "quad"), kinds=("circle", "quad"), figures=(1, 4), radius=(0.12, 0.25))
+    images, masks = ss.draw_scenes(config, 0, range(40))  # many images, and figures near the middle, where images have their edges
+    quads = masks[..., 1:]
+    assert "of its image" in problems(images, np.roll(quads, 1, axis=0)) and "of its image" not in problems(images, quads)
+
+
 def test_a_validation_that_leaks_or_lacks_a_class():
     images, masks = PLAIN
     assert "2 validation images are training images" in problems(*PLAIN, validation=(images[3:5], masks[3:5]))

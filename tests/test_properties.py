@@ -48,7 +48,7 @@ def sweep(**changed):
     ("probabilities", lambda path: ss.evaluate(MODEL, [(IMAGES, MASKS[..., :2])])),
     *wrong(ss.find_objects, RAYS, IMAGES[0], threshold=[1.5], classes=[["a"]]),
     *((name, train(**{name: value})) for name, values in dict(
-        steps=[0, 2.5, "5"], batch_size=[0], optimizer=["sgd"], schedule=["step"], warmup=[-1], seed=[-1], log_every=[0],
+        steps=[0, 2.5, "5"], learning_rate=[-1, "fast"], batch_size=[0], optimizer=["sgd"], schedule=["step"], warmup=[-1], seed=[-1], log_every=[0],
         validation=[IMAGES], model=[keras.Sequential()], keep=["best"],
         data=["folder", replace(CONFIG, channels=3), (IMAGES, MASKS[..., :2])]).items() for value in values),
     ("crop", train(crop=64, augment=False)), ("crop", train(crop=32)), ("images", train(data=(IMAGES / 255, MASKS))), ("masks", train(data=(IMAGES, P))),
