@@ -11,7 +11,7 @@ from shapeseg.utils import ROOT, atomic_write, expect, is_int, resolve_path
 layers = keras.layers
 MODELS = ROOT / "data" / "models"
 
-# The article's network, at full resolution. It has "N, 3 for this example" blocks; ours has 4, to see all of our largest figures.
+# The article's network, at full resolution. It has "N, 3 for this example" blocks; ours has 4, to see nearly all of our figures whole.
 ARTICLE_MODEL = MappingProxyType(dict(widths=(16, 32, 64, 128), convolutions=1, kernels=(3, 7), skip="none", patch=1, contrast=None,
                                       activation="relu", dropout=0.05, head=3))
 
