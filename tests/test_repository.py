@@ -57,7 +57,7 @@ def test_public_names_are_there_and_documented():
 def test_the_house_is_small_and_in_order():
     lines = {path.stem: len(path.read_text().splitlines()) for path in MODULES}
     assert max(lines.values()) <= 300 and sum(lines.values()) <= 2500, lines
-    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("tests/*.py")) <= 2450
+    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("tests/*.py")) <= 2600
     order = ("backend utils augmentation figures scenes files datasets metrics layers models inference doctor training checkpoints "
              "objects coco sweeps plots").split()
     assert set(lines) == {"__init__", *order}
@@ -97,7 +97,7 @@ def test_every_import_is_a_declared_dependency_and_each_of_those_is_pinned():
         for name in set(imports_of(source)) - own:
             assert names_of(distributions.get(name, [name])) & allowed, f"{path.name} imports {name}"
     pinned = names_of(line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    assert declared | names_of(extras["cluster"] + extras["test"]) <= pinned
+    assert declared | names_of(sum((extras[name] for name in ("book", "cluster", "play", "test")), [])) <= pinned
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     [pip] = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
     assert pip[0] == "-c constraints.txt" and pip[1].startswith("-e .[")  # so pyproject.toml is what conda installs
@@ -181,5 +181,5 @@ def test_results_are_flat_numbers_and_relative_directories_count_from_the_reposi
 
 
 def test_jupyterlab_keeps_to_localhost_and_its_token():
-    line = re.search(r"^lab:.*\n\t\$\(BIN\)/jupyter (.*)$", (ROOT / "Makefile").read_text(), re.M)[1]
+    line = re.search(r"^lab:.*\n(?:\t.*\n)*?\t\$\(BIN\)/jupyter (.*)$", (ROOT / "Makefile").read_text(), re.M)[1]
     assert "--ip localhost" in line and not re.search("token|password|allow_origin", line)
