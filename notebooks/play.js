@@ -85,6 +85,7 @@ function render({ model, el }) {
     return [(event.clientX - box.left) * size / box.width, (event.clientY - box.top) * size / box.height];
   }
   canvas.onpointerdown = (event) => {
+    if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
     if (tool === "lines") {
       const here = at(event), first = points[0];
@@ -97,6 +98,7 @@ function render({ model, el }) {
   };
   canvas.onpointermove = (event) => { if (drawing) { points.push(at(event)); draw(); } };
   canvas.onpointerup = () => { if (drawing) finish(); };
+  canvas.onpointercancel = () => { points = []; drawing = false; draw(); };
   canvas.ondblclick = () => { if (tool === "lines") finish(); };
 
   function show() {

@@ -122,7 +122,7 @@ def text_of(path, kind):
     return " ".join(" ".join(parts).split())
 
 
-@pytest.mark.parametrize("claim", yaml.safe_load((ROOT / "tests/claims.yaml").read_text()), ids=lambda claim: claim[1][:50])
+@pytest.mark.parametrize("claim", yaml.safe_load((ROOT / "tests/claims.yaml").read_text(encoding="utf-8")), ids=lambda claim: claim[1][:50])
 def test_a_sentence_about_a_result_is_what_the_committed_run_shows(claim):
     """Each number that the first pattern finds in the prose is, rounded as there, what the second finds in the outputs."""
     lesson, says, shows = claim
