@@ -15,14 +15,16 @@ import pytest
 
 from conftest import ROOT
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium here")
+FOUND = [*filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome", "msedge")))]
+CHROMIUM = next((path for path in FOUND if "/snap/" not in path), None)  # a snap does not see /tmp
 
 
 @pytest.fixture
 def page():
     """A page of a headless browser, and the hosts that it asked."""
     playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium here")
     with playwright.sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page, hosts = browser.new_page(viewport={"width": 1400, "height": 1000}), set()
@@ -58,7 +60,7 @@ def lab(tmp_path):
         server.kill()
 
 
-def test_a_triangle_and_a_circle_drawn_with_the_mouse_are_seen(lab, page):
+def test_a_triangle_and_a_circle_drawn_with_the_mouse_are_seen(page, lab):
     page.goto(lab)
     page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
@@ -90,11 +92,12 @@ def test_a_triangle_and_a_circle_drawn_with_the_mouse_are_seen(lab, page):
     page.screenshot(path=os.environ.get("PLAY_SCREENSHOT", os.devnull), type="png")
 
 
-def test_the_book_is_built_without_a_warning_and_can_be_clicked_through(tmp_path, page):
+def test_the_book_is_built_without_a_warning_and_can_be_clicked_through(tmp_path, request):
     pytest.importorskip("myst_nb")
     command = ["-m", "sphinx", "-q", "-W", "-c", ROOT / "notebooks", ROOT, tmp_path]
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+    page = request.getfixturevalue("page")
     page.goto((tmp_path / "notebooks/index.html").as_uri())
     titles = {page.title()}
     for _ in range(8):  # from page to page by "next"

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tokenize
@@ -105,10 +106,11 @@ def test_every_import_is_a_declared_dependency_and_each_of_those_is_pinned():
 
 
 def test_the_commands_and_snippets_of_make_help_and_the_readme_fit_the_repository():
-    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert {"setup", "lessons", "test", "test-full", "lab"} <= set(targets)
-    assert all(re.search(rf"make {target}\b", done.stdout) for target in targets if target != "help")
+    if shutil.which("make"):
+        done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert all(re.search(rf"make {target}\b", done.stdout) for target in targets if target != "help")
     for words in ("make lessons", "make test", "python -m venv", "pip install", "conda env create -f environment.yml", "Teach"):
         assert words in README
     for line in re.findall(r"^.*papermill .*$", README, re.M):
