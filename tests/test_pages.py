@@ -15,8 +15,8 @@ import pytest
 
 from conftest import ROOT
 
-FOUND = [*filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome", "msedge")))]
-CHROMIUM = next((path for path in FOUND if "/snap/" not in path), None)  # a snap does not see /tmp
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "google-chrome"))
+                 if path and "/snap/" not in path), None)  # a snap does not see /tmp
 
 
 @pytest.fixture
