@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "augmentation": ["augment"],
         "figures": ["CLASSES", "KINDS", "LABELS", "NOVEL_KINDS", "Figure", "fill", "outline"],
         "scenes": ["ARTICLE", "CROWDED", "SCENE_CONFIGS", "SPLITS", "Scene", "SceneConfig", "draw_scene"],
-        "files": ["read_dataset", "write_dataset", "write_labels"],
+        "files": ["read_dataset", "read_images", "write_dataset", "write_labels"],
         "datasets": ["draw_scenes", "split_dataset", "stream"],
         "metrics": ["Counts", "confidence_interval", "iou"],
         "models": ["ARTICLE_MODEL", "FAST_MODEL", "build_model", "load_model", "macs", "new_head", "receptive_field", "save_model"],

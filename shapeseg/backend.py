@@ -30,11 +30,9 @@ try:  # TensorFlow's C++ writes to the file itself while it starts, before its l
         os.dup2(nowhere.fileno(), 2)
         import keras
         from keras import ops
-
         if keras.config.backend() == "tensorflow":
             import tensorflow as tf
             from tensorflow.python.framework import config  # what switches determinism off again is not exported
-
             tf.transpose(tf.constant([[0]]))  # the first operation says what the processor lacks
         else:  # JAX: scenes, network, loss and optimizer work with it, `train` and `predict` do not
             tf = None
@@ -53,7 +51,6 @@ def deterministic():
         # The graph optimizer runs independent branches in an order that changes from process to process.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": graph})
         tf.get_logger().setLevel(log_level)
-
     with LOCK:
         graph = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
         BEFORE.append((config.is_op_determinism_enabled(), graph, tf.get_logger().level))

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from shapeseg.backend import keras
+from shapeseg.inference import evaluate
 from shapeseg.models import save_model
 from shapeseg.utils import atomic_write
 
@@ -20,10 +21,9 @@ CHECKPOINT, BEST = "checkpoint.npz", "best.keras"
 
 class Checkpoints(keras.callbacks.Callback):
     """Restores the checkpoint of a run, then writes one, and a row of the history, after each epoch."""
-
-    def __init__(self, trainer, run_dir, steps, keep):
+    def __init__(self, trainer, run_dir, steps, keep, validation):
         super().__init__()
-        self.trainer, self.run_dir, self.steps, self.keep = trainer, run_dir, steps, keep
+        self.trainer, self.run_dir, self.steps, self.keep, self.validation = trainer, run_dir, steps, keep, validation
         self.variables = [*trainer.variables, *trainer.optimizer.variables]  # weights, statistics, states of the random generators, …
         self.step, self.rows, self.seconds, self.since = 0, [], 0.0, time.monotonic()
         for left_over in run_dir.glob(".*.partial.*"):  # by a process that was killed
@@ -40,6 +40,9 @@ class Checkpoints(keras.callbacks.Callback):
         for name in sorted(logs, key=lambda name: name != "loss"):  # Keras has longer names where there are several outputs
             short = name.replace("masks_iou", "iou").replace("_head", "")
             row[short] = logs[short] = float(logs[name])  # what the callbacks after this one monitor
+        if self.validation:
+            mean = evaluate(self.trainer, [self.validation]).loc["mean"].fillna(0.0)  # nan: in none of them is anything, nor found
+            row["val_loss"], row["val_iou"] = logs["val_loss"], logs["val_iou"] = float(mean.bce), float(mean.iou)
         if not all(np.isfinite(array).all() for array in (row["loss"], *self.trainer.get_weights())):
             raise RuntimeError(f"loss: {row['loss']} at step {self.step}, or weights that are not finite; lower the learning rate "
                                f"({row['learning_rate']:.2g} at this step) and give another run_dir")
@@ -73,7 +76,6 @@ def describe_run(run_dir, model, data, validation, arguments):
         crc32 = reduce(lambda crc, array: zlib.crc32(np.ascontiguousarray(array), crc), arrays, 0)
         return {"shape": arrays.shape if isinstance(arrays, np.ndarray) else [array.shape for array in arrays],
                 "dtype": str(arrays[0].dtype), "crc32": crc32}
-
     run = json.loads(json.dumps({
         "data": asdict(data) if is_dataclass(data) else [*map(fingerprint, data)], "arguments": arguments,
         "validation": validation and [*map(fingerprint, validation)], "model": json.loads(model.to_json())["config"],

@@ -48,7 +48,6 @@ def stream(data=ARTICLE, seed=0, batch_size=16, start=0, count=None, split="trai
 
 class Batches:
     """Batches of the arrays that `load` gives for each index, loaded by another thread while the caller works."""
-
     def __init__(self, load, seed, batch_size, start=0, count=None, dataset_size=None, augment=False, crop=None):
         self.seed, self.batch_size, self.start, self.count, self.dataset_size = seed, batch_size, start, count, dataset_size
         self.load, self.augment, self.crop = lru_cache(POOL)(load) if augment and not dataset_size else load, augment, crop
@@ -131,7 +130,6 @@ def find_duplicates(images, others=None):
         grey = Image.fromarray(image.mean(axis=-1).astype(np.uint8)).resize((32, 32), Image.Resampling.BOX)
         small = (grey - ndimage.uniform_filter(np.asarray(grey, float), 9)).ravel()
         return small / max(np.linalg.norm(small), 1e-9)
-
     first = np.stack([*map(describe, images)])
     alike = first @ (first if others is None else np.stack([*map(describe, others)])).T > 0.99
     return np.argwhere(np.triu(alike, 1) if others is None else alike).tolist()

@@ -42,7 +42,11 @@ def check_dataset(images, masks, classes=None, validation=None, model=None, trai
         if same := find_duplicates(images, others):
             problems.append(f"{len({j for _, j in same})} validation images are training images as well (number {same[0][1]} is number "
                             f"{same[0][0]} there), so the score will be too good. ss.split_dataset keeps them together.")
-    problems += _find_sizes(table, model, trained_on)
+    sides = [max(image.shape[:2]) for image in images]
+    mixed = table[(table["largest"] > 3 * table["median"]) & (max(sides) > 2 * min(sides))]
+    problems += [f"{row.Index}: its largest object is {row.largest} pixels across, the median one {row.median}, and the images have "
+                 f"{min(sides)} to {max(sides)}. Bring the images to one scale." for row in mixed.itertuples()]
+    problems += _find_sizes(table, model, trained_on if mixed.empty else None)
     print("\n".join(f"- {problem}" for problem in problems) or "Nothing found that would go wrong.")
     table.attrs["problems"] = problems
     return table

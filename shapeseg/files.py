@@ -1,6 +1,7 @@
 """Image files as people have them: read a dataset of images and masks, write one."""
 
 import json
+import unicodedata
 from collections import Counter
 from contextlib import redirect_stdout
 from functools import partial
@@ -59,7 +60,7 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
     """Read images and the masks of their classes, as whatever tool wrote them.
 
     folder : path from the current directory; the images lie in images/, or in the folder itself, and the truth in one of these:
-        masks/CLASS/NAME.png, a file per image and class: 0, and one more level where the class is; its edges may be soft
+        masks/CLASS/NAME.png (of one class also masks/NAME.png): 0, and one more level where the class is; its edges may be soft
         labels/NAME.png, a file per image, grey or a palette: at each pixel the number of its class, 0 for none
         one .json of COCO's, in the folder; or LabelMe's .json beside each image
     classes : sequence of str; or a dict from each name to the number, or numbers, that mark it in the files: {"leaf": 3,
@@ -74,31 +75,42 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
     folder = resolve_path(folder, "folder", Path.cwd())
     numbers = {name: [one] if is_int(one) else [*one] for name, one in classes.items()} if isinstance(classes, dict) else {}
     classes = check_names([*numbers] or classes)
-    pictures = folder / "images" if (folder / "images").is_dir() else folder
-    paths = _files(pictures)
-    if not paths:
-        raise FileNotFoundError(f"folder: found no images in {pictures}; expected NAME.png files there")
-    parts = _find_parts(folder, pictures, paths, classes, numbers, void)
+    paths = _find_images(folder)
+    parts = _find_parts(folder, paths, classes, numbers, void)
     if left_out := sorted(paths.keys() - parts.keys()):
         print(f"{folder}: left out {len(left_out)} images without annotations: {', '.join(left_out[:5])}" + ", …" * (len(left_out) > 5))
-    images, masks, skipped = [read_image(paths[stem]) for stem in parts], [], Counter()
+    images, masks, skipped = [*read_images(folder, channels, parts).values()], [], Counter()
     for (stem, read_parts), image in zip(parts.items(), images):
         masks.append(np.zeros((*image.shape[:2], len(classes)), bool))
         for name, mask in read_parts(image.shape[:2]):
             if name in classes:
-                expect(mask.shape == image.shape[:2], paths[stem], f"a mask of {name} of its size, {image.shape[:2]}", mask)
+                turned = mask.shape == image.shape[1::-1]
+                expect(mask.shape == image.shape[:2], paths[stem], f"a mask of {name} of its size, {image.shape[:2]}", mask,
+                       "the image's EXIF data say which side is up, and it is read upright; turn the mask, too" * turned)
                 masks[-1][..., classes.index(name)] |= mask
             else:
                 skipped[name] += 1
     for name, count in skipped.items():
         print(f"{folder}: left out {count} annotations of {name}, which is none of the classes {classes}")
-    colours = sum(image.shape[-1] == 3 for image in images)
+    return (np.stack(images), np.stack(masks)) if len({image.shape for image in images}) == 1 else (images, masks)
+
+
+def read_images(folder, channels=None, names=None):
+    """Read images, all or those of these names, as `read_dataset` does: a dict from NAME to (H, W, C) uint8."""
+    folder = resolve_path(folder, "folder", Path.cwd())
+    images = {name: read_image(path) for name, path in _find_images(folder).items() if names is None or name in names}
+    colours = sum(image.shape[-1] == 3 for image in images.values())
     channels = channels or (3 if colours else 1)
     if changed := colours if channels == 1 else len(images) - colours:
         print(f"{folder}: {changed} of {len(images)} images are {'RGB' if channels == 1 else 'grey'}, and read with {channels=}")
-    images = [np.asarray(Image.fromarray(image).convert("L"))[..., None] if image.shape[-1] > channels
-              else image.repeat(channels // image.shape[-1], axis=-1) for image in images]
-    return (np.stack(images), np.stack(masks)) if len({image.shape for image in images}) == 1 else (images, masks)
+    return {name: np.asarray(Image.fromarray(image).convert("L"))[..., None] if image.shape[-1] > channels
+            else image.repeat(channels // image.shape[-1], axis=-1) for name, image in images.items()}
+
+
+def _find_images(folder):
+    if paths := _files(folder / "images" if (folder / "images").is_dir() else folder):
+        return paths
+    raise FileNotFoundError(f"folder: found no images in {folder}, nor in its images/; expected NAME.png files there")
 
 
 def _files(folder, needed=()):
@@ -106,28 +118,32 @@ def _files(folder, needed=()):
     files = {}
     for path in sorted(path for path in folder.glob("[!.]*") if path.suffix.lower() != ".json" and path.is_file()):
         expect(path.suffix.lower() in SUFFIXES, folder, f"images alone ({', '.join(SUFFIXES)})", path.name, "convert or remove it")
-        expect(path.stem not in files, folder, "one image of each name", f"{path.stem} twice", "remove one")
-        files[path.stem] = path
+        stem = unicodedata.normalize("NFC", path.stem)  # one way to write ä, which has two
+        expect(stem not in files, folder, "one image of each name", f"{stem} twice", "remove one")
+        files[stem] = path
     if missing := sorted({*needed} - {*files}):
-        raise FileNotFoundError(f"{folder / missing[0]}.png is not there; each image needs one")
+        more = f"; in all {len(missing)} are missing: {', '.join(missing[:8])}" + ", …" * (len(missing) > 8)
+        raise FileNotFoundError(f"{folder / missing[0]}.png is not there; each image needs one" + more * (len(missing) > 1))
     return files
 
 
-def _find_parts(folder, pictures, paths, classes, numbers, void):
+def _find_parts(folder, paths, classes, numbers, void):
     """From the name of each image that has some truth to a function from its size to its parts, pairs of a class and a mask."""
     if (folder / "masks").is_dir():
-        files = {name: _files(folder / "masks" / name, paths) for name in classes}
+        one = len(classes) == 1 and not (folder / "masks" / classes[0]).is_dir() and _files(folder / "masks")
+        files = {name: _files(folder / "masks" / ("" if one else name), paths) for name in classes}
         return {stem: partial(_read_masks, {name: files[name][stem] for name in classes}, numbers) for stem in paths}
     if (folder / "labels").is_dir():
         files, numbers = _files(folder / "labels", paths), numbers or {name: [n] for n, name in enumerate(classes, start=1)}
         return {stem: partial(_read_labels, files[stem], numbers, void) for stem in paths}
-    found = {path.stem: path for path in sorted([*folder.glob("[!.]*.json"), *pictures.glob("[!.]*.json")])}
+    found = sorted({*folder.glob("[!.]*.json"), *next(iter(paths.values())).parent.glob("[!.]*.json")})
+    found = {unicodedata.normalize("NFC", path.stem): path for path in found}
     if found.keys() & paths.keys():
         return {stem: partial(_read_labelme, found[stem]) for stem in paths if stem in found}
     if len(found) != 1:
         raise FileNotFoundError(f"folder: expected masks/, labels/, one COCO file or LabelMe's .json beside the images in {folder}")
     coco = load_coco(*found.values())
-    of_image = {Path(image["file_name"]).stem: number for number, image in coco.imgs.items()}
+    of_image = {unicodedata.normalize("NFC", Path(image["file_name"]).stem): number for number, image in coco.imgs.items()}
     missing = sorted(of_image.keys() - paths.keys())
     expect(not missing, *found.values(), "all its images in the folder", f"none of the names {missing[:5]}")
     return {stem: partial(_read_coco, coco, of_image[stem]) for stem in paths if stem in of_image}

@@ -40,14 +40,12 @@ def run_network(model, images, outputs=None):
     results = [np.empty((len(images), -(-images.shape[1] // stride), -(-images.shape[2] // stride), count), np.float32)
                for stride, count in zip(strides, channels)]
     run = _forward(model, len(strides))
-
     def work(tile):
         some, inner, seen = tile
         for result, stride, output in zip(results, strides, run(tf.constant(images[some, *seen]))):
             place = [slice(i.start // stride, -(-i.stop // stride)) for i in inner]
             part = [slice(i.start - j.start // stride, i.stop - j.start // stride) for i, j in zip(place, seen)]
             result[some, *place] = np.asarray(output)[:, *part, :result.shape[-1]]
-
     tiles = list(_tiles(model, *images.shape[:3]))
     with deterministic(), ThreadPoolExecutor(2) as pool:  # where one of two leaves a core idle, the other works
         list((pool.map if len(tiles) > 1 else map)(work, tiles))

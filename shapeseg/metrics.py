@@ -10,7 +10,6 @@ from shapeseg.utils import expect
 
 class Counts:
     """Sums over any number of batches, from which every metric follows; a pixel is predicted where p > threshold."""
-
     def __init__(self, threshold=0.5):
         self.threshold, self.sums = threshold, 0
 

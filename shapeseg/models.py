@@ -180,10 +180,8 @@ def new_head(model, classes, channels=None, seed=0):
     channels = model.input_shape[-1] if channels is None else channels
     patch = model.get_layer("fold").patch
     prior = _prior(classes, model.get_layer("masks").activation is keras.activations.softmax)
-
     def copy(layer):
         return type(layer).from_config(layer.get_config() | ({"filters": len(prior) * patch**2} if layer.name == "head" else {}))
-
     with private_random(int(seed)):
         new = keras.models.clone_model(keras.Model(model.input, model.outputs[0], name="shapeseg"), clone_function=copy,
                                        input_tensors=keras.Input((None, None, channels), dtype="uint8", name="image"))

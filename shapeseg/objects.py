@@ -78,13 +78,10 @@ def directions(rays):
 def anchor(figure):
     """The middle of all points that see the whole outline: it moves as little as that does. Where none does, `figure.centre`."""
     v, w = figure.vertices, np.roll(figure.vertices, -1, axis=0)
-
     def cross(a, b):
         return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-
     def sides(points):  # -1 or 1: whether a point is left or right of each side; all the same if it sees the whole outline
         return np.sign(cross(v - points[:, None], w - points[:, None]))
-
     if np.ptp(sides(v)) < 2:  # convex: its centre of mass
         return ((v + w) * cross(v, w)[:, None]).sum(axis=0) / (3 * cross(v, w).sum())
     points = v.min(axis=0) + np.ptp(v, axis=0) * np.argwhere(np.ones((32, 32))) / 31
@@ -133,7 +130,6 @@ def stream_targets(config, model, seed, **place):
         scene = draw_scene(config, seed, n)
         table = encode(scene, model.outputs[2].shape[-1] - 2, config.figures[1], config.classes)
         return scene.image, scene.masks, table, draw_edges(scene)
-
     return ((images, (masks, table, table, edges)) for images, masks, table, edges in Batches(load, seed, **place))
 
 
@@ -148,7 +144,6 @@ def centres_loss(patch, classes):
         # Squared errors as weights: the many pixels that are easily seen to be no centre count little (Li et al. 2020).
         error = tf.square(heat - tf.sigmoid(logits)) * tf.nn.sigmoid_cross_entropy_with_logits(heat, logits)
         return tf.reduce_mean(tf.reduce_sum(error, (1, 2, 3)) / tf.maximum(tf.reduce_sum(figure, (1, 2)), 1))
-
     return loss
 
 
@@ -171,7 +166,6 @@ def outlines_loss(patch):
         intersection, union = (tf.reduce_sum(tf.square(f(ours, true)), -1) for f in (tf.minimum, tf.maximum))
         error = weight * (offset / 4 - tf.math.log(tf.maximum(intersection / union, 1e-3)))
         return tf.reduce_mean(tf.reduce_sum(error, (1, 2)) / tf.maximum(tf.reduce_sum(weight, (1, 2)), 1))
-
     return loss
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from IPython.display import Markdown, display
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from shapeseg.figures import CLASSES, check_names
 from shapeseg.metrics import confidence_interval
@@ -81,11 +82,12 @@ def show_objects(images, objects, titles=None, title="", columns=None, width=3.2
     classes = list(dict.fromkeys([*(classes or (CLASSES if {*labels} <= {*CLASSES} else ())), *labels]))
     colours = dict(zip(classes, class_colours(classes)))
     fig, axes = _panels(images, titles, columns, width, alpha=0.6)
+    rim = [withStroke(linewidth=2.8, foreground="0.3")]  # yellow on white would not be seen
     for ax, of_image in zip(axes, objects):
         ax.autoscale(False)  # what lies outside of the image is not shown
         for one in of_image:
             outline = one.outline if hasattr(one, "outline") else one.vertices
-            ax.plot(*np.append(outline, outline[:1], axis=0).T[::-1], color=colours[one.label], linewidth=1.8)
+            ax.plot(*np.append(outline, outline[:1], axis=0).T[::-1], color=colours[one.label], linewidth=1.8, path_effects=rim)
             ax.plot(*one.centre[::-1], ".", color=colours[one.label])
     _finish(fig, title, classes)
 

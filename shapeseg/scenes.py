@@ -41,7 +41,6 @@ class SceneConfig:
 
     Raises a ValueError if a value is out of its range or two of them contradict each other.
     """
-
     size: int = 512
     channels: int = 1
     classes: tuple = CLASSES
@@ -119,7 +118,6 @@ SCENE_CONFIGS = {
 @dataclass(frozen=True)
 class Scene:
     """One image and all that is in it."""
-
     image: np.ndarray  # (H, W, C) uint8
     masks: np.ndarray  # (H, W, K) bool: the whole figures, also where another lies over them
     figures: tuple  # of Figure, in the order in which they were drawn, the lowest first

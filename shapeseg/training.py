@@ -43,12 +43,12 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None,
         there or fall to 0 along half a cosine
     augment, crop : bool, int, change each image and its masks at random, and cut squares out of them, as `shapeseg.augment` does;
         None: of images of your own, which are few, True and 256 pixels or their smallest side; crop=0 leaves them whole
-    validation, keep : (images, masks), scored after each epoch; "last" or "best", the weights of the epoch with the highest
-        val_iou; None: the best, if there are images of your own and a validation
+    validation, keep : (images, masks), scored by `evaluate` after each epoch; "last" or "best", the weights of the epoch with the
+        highest val_iou; None: the best, if there are images of your own and a validation
 
     Returns a pandas.DataFrame, one row per epoch: step, seconds, learning_rate, loss (binary cross-entropy in nats; softmax:
     categorical, its target shared by classes that overlap) and iou (mean over the classes, every fourth pixel of every fourth row)
-    over its steps and, with `validation`, val_loss and val_iou. Raises ValueError if an argument is not as above or `run_dir` holds
+    over its steps and, with `validation`, val_loss and val_iou, its bce and iou. Raises ValueError if an argument is not as above or `run_dir` holds
     another run; RuntimeError if another process trains there or the loss is not finite.
     """
     own, validation = not isinstance(data, SceneConfig), None if validation is None else check_pair(validation, "validation")
@@ -88,7 +88,6 @@ def train(model, data, steps, run_dir, seed=0, callbacks=(), *, batch_size=None,
 def _fit(model, classes, data, place, run_dir, callbacks, validation, arguments):
     def loss(masks, p):  # of what went into the sigmoid: exact where that saturates
         return (binary_cross_entropy if classes == p.shape[-1] else softmax_cross_entropy)(masks, p._keras_logits)
-
     losses, steps, batch_size, patch = [loss], arguments["steps"], arguments["batch_size"], model.get_layer("fold").patch
     if len(model.outputs) > 1:
         from shapeseg.objects import centres_loss, outlines_loss, stream_targets
@@ -97,7 +96,7 @@ def _fit(model, classes, data, place, run_dir, callbacks, validation, arguments)
     trainer.compile(make_optimizer(**arguments), losses, loss_weights=[1.0, 0.06, 0.02, 1.0][:len(losses)], jit_compile=False,
                     metrics=[[MeanIoU(classes, name="iou")], [], [], []][:len(losses)])
     trainer.optimizer.build(trainer.trainable_variables)
-    run = Checkpoints(trainer, run_dir, steps, arguments["keep"])
+    run = Checkpoints(trainer, run_dir, steps, arguments["keep"], validation)
     if run.step and (run_dir / "model.keras").exists():
         print(f"{run_dir.name}: already finished at step {run.step} of {steps}")
         model.set_weights(load_model(run_dir / "model.keras").get_weights())
@@ -110,14 +109,9 @@ def _fit(model, classes, data, place, run_dir, callbacks, validation, arguments)
         with tqdm(total=steps, initial=run.step, desc="steps", mininterval=1) as bar:
             progress = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: (
                 bar.set_postfix({name: f"{value:.3g}" for name, value in logs.items()}, refresh=False), bar.update()))
-            if validation and not isinstance(validation[0], np.ndarray):  # of different sizes: one at a time
-                kinds = tuple(tf.TensorSpec((None, None, arrays[0].shape[-1]), arrays[0].dtype) for arrays in validation)
-                known = tf.data.experimental.assert_cardinality(len(validation[0]))
-                validation = tf.data.Dataset.from_generator(lambda pairs=validation: zip(*pairs), output_signature=kinds).apply(known).batch(1)
             # The stream has no end, because Keras would begin one more step to find it; `run` stops the training.
             trainer.fit(batches, steps_per_epoch=arguments["log_every"], initial_epoch=run.step // arguments["log_every"],
-                        epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], validation_data=validation,
-                        validation_batch_size=batch_size if isinstance(validation, tuple) else None, verbose=0)
+                        epochs=steps, shuffle=False, callbacks=[run, progress, *callbacks], verbose=0)
     if arguments["keep"] == "best":
         model.set_weights(load_model(run_dir / BEST).get_weights())
     save_model(model, run_dir / "model.keras")

@@ -54,11 +54,9 @@ def pytest_collection_modifyitems(config, items):
 def pytest_xdist_make_scheduler(config, log):
     """Each worker takes the next test; those of the chain of lessons stay together."""
     from xdist.scheduler import LoadScopeScheduling
-
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             return "chain" if "_chain_" in nodeid else nodeid
-
     config.option.loadscopereorder = False
     return Scheduling(config, log)
 

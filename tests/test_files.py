@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -80,8 +81,11 @@ def test_images_as_people_have_them(tmp_path, name, array, mode, options, expect
 def test_a_photograph_stands_upright(tmp_path):
     exif = Image.Exif()
     exif[0x112] = 6
-    image = read_image(save(tmp_path / "photograph.jpg", LEAF[:, :40], exif=exif))[..., 0]
+    image = read_image(save(tmp_path / "images/a.jpg", LEAF[:, :40], exif=exif))[..., 0]
     assert image.shape == (40, 64) and abs(image - np.rot90(LEAF[:, :40], -1).astype(float)).mean() < 5
+    save(tmp_path / "masks/a.png", LEAF[:, :40])  # painted on it as it lies in the file
+    with pytest.raises(ValueError, match="a.jpg: .*EXIF.*turn the mask"):
+        ss.read_dataset(tmp_path, ["leaf"])
 
 
 @pytest.mark.parametrize("name, write", [
@@ -158,6 +162,16 @@ def test_label_files_with_numbers_void_and_a_number_for_each_object(tmp_path):
     (tmp_path / "labels/1.png").unlink()
     with pytest.raises(FileNotFoundError, match="labels/1.png is not there"):
         ss.read_dataset(tmp_path, void=[255])
+
+
+def test_the_masks_of_one_class_may_lie_in_masks_itself_and_names_are_written_in_one_way(tmp_path):
+    save(tmp_path / "images/Blätter.png", GREY), save(tmp_path / f"masks/{normalize('NFD', 'Blätter')}.png", GREY // 128)
+    assert (ss.read_dataset(tmp_path, ["leaf"])[1][0, ..., 0] == (GREY >= 128)).all()
+    save(tmp_path / "images/a.png", RGB), save(tmp_path / "images/b.png", GREY)
+    with pytest.raises(FileNotFoundError, match="masks/a.png is not there.* in all 2 are missing: a, b"):
+        ss.read_dataset(tmp_path, ["leaf"])
+    assert [*(images := ss.read_images(tmp_path))] == ["Blätter", "a", "b"] and (images["a"] == RGB).all()
+    assert ss.read_images(tmp_path, 1, ["b"])["b"].shape == (24, 32, 1)
 
 
 def test_masks_in_which_each_object_has_its_number(tmp_path):

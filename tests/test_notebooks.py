@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 import shapeseg as ss
 from conftest import ROOT
@@ -109,6 +111,14 @@ def test_lesson_4_takes_the_channels_and_classes_that_a_model_was_trained_on(tmp
     ss.train(ss.build_model(classes=1, channels=3, widths=(4, 8)), config, 1, tmp_path)
     run([*PAPERMILL, CHAIN[4], tmp_path / "04.ipynb", "-p", "run_dir", tmp_path, "-p", "model", tmp_path / "model.keras"])
     assert [name for name in results_of(tmp_path) if name[4:] in ss.CLASSES] == ["iou_quad"]
+
+
+def test_lesson_9_takes_a_readers_folder(tmp_path):
+    folder = ss.write_dataset(tmp_path / "set", replace(ss.SCENE_CONFIGS["single"], size=128), count=5)
+    for path in folder.glob("**/00001.png"):  # one is of another size
+        Image.open(path).resize((300, 200)).save(path)
+    run([*PAPERMILL, LESSONS[9], tmp_path / "09.ipynb", *f"-p classes quad -p longest 96 -p folder {folder} -p run_dir {tmp_path}/run".split()])
+    assert results_of(tmp_path / "run")["images"] == 5 and Image.open(tmp_path / "run/predicted/00001.png").size == (300, 200)
 
 
 @each("path", ALL, quick=CHAIN[1:2])
@@ -207,13 +217,11 @@ def test_a_notebook_names_the_parameter_that_is_wrong(path):
     with plt.rc_context():
         exec(code[0].source, imported)
     assert all(f"{name}=" in checks or f"={name}" in checks for name in defaults)
-
     @given(st.sampled_from(sorted(defaults)), wrong_values)
     def check(name, value):
         try:
             exec(checks, imported | defaults | {name: value})
         except (ValueError, FileNotFoundError) as error:
             assert re.match(f"({name}|name): expected ", str(error)), error
-
     exec(checks, imported | defaults)
     check()

@@ -69,7 +69,6 @@ def test_a_triangle_and_a_circle_drawn_with_the_mouse_are_seen(page, lab):
     canvas = page.locator(".play canvas")
     canvas.wait_for(timeout=90_000)
     page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=90_000)
-
     def draw(tool, points, seen):
         page.get_by_role("button", name=tool, exact=True).click()
         canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
@@ -86,7 +85,6 @@ def test_a_triangle_and_a_circle_drawn_with_the_mouse_are_seen(page, lab):
                 page.mouse.down()
         page.mouse.up()
         page.locator(".said", has_text=re.compile(seen)).wait_for(timeout=120_000)
-
     draw("straight lines", [(100, 300), (300, 300), (200, 100), (100, 300)], "triangle")
     draw("circle", [(270, 290), (330, 330)], "circle, triangle")
     page.screenshot(path=os.environ.get("PLAY_SCREENSHOT", os.devnull), type="png")

@@ -73,10 +73,7 @@ def test_without_names_the_classes_have_numbers_and_any_label_is_drawn():
     assert {"class 1", "class 2"} <= words(draw(ss.show_predictions, IMAGES, MASKS[..., :2], two))
     assert [*ss.Counts().add(two, MASKS[..., :2]).table().index] == ["class 1", "class 2", "mean"]
     assert {"leaf", "cell"} <= words(draw(ss.show_objects, IMAGES[:1], [[cell]], classes=["leaf"]))
-
-
-def test_every_class_has_a_colour_of_its_own():
-    colours = ss.class_colours([*OWN, *ss.CLASSES, "moss"])
+    colours = ss.class_colours([*OWN, *ss.CLASSES, "moss"])  # each has its own
     assert len({*colours}) == 11 and colours[5:10] == [*ss.PALETTE.values()]
 
 

@@ -100,7 +100,6 @@ def test_a_run_without_its_results_or_whose_code_has_changed_runs_again(notebook
 @pytest.mark.full
 def test_a_dask_cluster_that_loses_a_worker(notebook, tmp_path):
     from distributed import Client, LocalCluster
-
     grid, run_dir = {"x": [1, 2, 3, 4], "wait": [4], "bad": [3]}, tmp_path / "runs"
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None,
                       local_directory=tmp_path / "dask") as cluster, Client(cluster) as client:
