@@ -63,8 +63,8 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
         masks/CLASS/NAME.png (of one class also masks/NAME.png): 0, and one more level where the class is; its edges may be soft
         labels/NAME.png, a file per image, grey or a palette: at each pixel the number of its class, 0 for none
         one .json of COCO's, in the folder; or LabelMe's .json beside each image
-    classes : sequence of str; or a dict from each name to the number, or numbers, that mark it in the files: {"leaf": 3,
-        "cell": range(1, 65536)}, where each cell has its own. In labels/ names alone count from 1
+    classes : sequence of str; or a dict from each name to the number, or numbers, that mark it in the files: {"leaf": 3, "stem":
+        [1, 2]}; True stands for all but 0, where each cell has a number of its own. In labels/ names alone count from 1
     channels : 1 (grey) or 3 (RGB), to which all images are converted; None: RGB if any of them has colours
     void : sequence of int, numbers in labels/ that stand for no class
 
@@ -73,9 +73,9 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
     Raises FileNotFoundError if an image or its truth is missing, ValueError if a file is not as above.
     """
     folder = resolve_path(folder, "folder", Path.cwd())
-    numbers = {name: [one] if is_int(one) else [*one] for name, one in classes.items()} if isinstance(classes, dict) else {}
-    classes = check_names([*numbers] or classes)
-    paths = _find_images(folder)
+    numbers = dict(classes) if isinstance(classes, dict) else {}
+    numbers = {name: range(1, 2**16) if one is True else [one] if is_int(one) else [*one] for name, one in numbers.items()}
+    classes, paths = check_names([*numbers] or classes), _find_images(folder)
     parts = _find_parts(folder, paths, classes, numbers, void)
     if left_out := sorted(paths.keys() - parts.keys()):
         print(f"{folder}: left out {len(left_out)} images without annotations: {', '.join(left_out[:5])}" + ", …" * (len(left_out) > 5))
@@ -157,7 +157,7 @@ def _read_labels(path, numbers, void, _):
     labels = _read_numbers(path)
     unknown = np.setdiff1d(labels, [0, *void, *chain(*numbers.values())]).tolist()
     expect(not unknown, path, f"the numbers of {[*numbers]}, of void={void}, and 0", f"also {unknown[:8]}",
-           'give each a class, classes={"name": number}, or name it in void')
+           'give each a class, classes={"name": number}, or name it in void; {"name": True} if each object has its number')
     return [(name, np.isin(labels, wanted)) for name, wanted in numbers.items()]
 
 
@@ -237,5 +237,5 @@ def read_mask(path):
     far = between & (ndimage.distance_transform_edt(mask < levels[-1]) > 48)
     soft = lossy or len(levels) > 4 and flat.sum() <= 0.1 * between.sum() and not far.any()
     expect(soft and levels[-1] > 127, path, "0, and one level more where the class is", f"the levels {levels[:8].tolist()}",
-           'say what they mean: classes={"name": range(1, 65536)} if all but 0 are the class, {"name": number} if one of them is')
+           'say what they mean: classes={"name": True} if all but 0 are the class, {"name": number} if one of them is')
     return mask > levels[-1] / 2
