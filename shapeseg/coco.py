@@ -17,24 +17,25 @@ from shapeseg.objects import Object, encode_outlines, match_objects
 from shapeseg.utils import atomic_write, resolve_path
 
 
-def write_coco(path, objects, shape, form="polygon", results=False, classes=CLASSES):
+def write_coco(path, objects, shape, form="polygon", results=False, classes=CLASSES, names=None):
     """Write the Figures or Objects of several images, a sequence for each, as COCO's JSON (Lin et al. 2014); return its path.
 
-    The images, all of one `shape` (height, width), get the ids 1, 2, … and the names 00000.png, … of `write_dataset`; class k is
-    category k + 1. The `form` "polygon" writes the exact outline of each whole (amodal) object, "rle" the pixels inside; `results`
-    writes scores and pixels alone, as a list of results. Raises a ValueError if an argument is not as above.
+    The images, of one `shape` (height, width) or a list of such, get the ids 1, 2, … and the files' `names` (None: 00000.png, …, as in
+    `write_dataset`); class k is category k + 1. The `form` "polygon" writes the exact outline of each whole (amodal) object, "rle" the
+    pixels inside; `results` writes scores and pixels alone, as a list of results. Raises a ValueError if an argument is not as above.
     """
-    (height, width), classes, annotations = map(int, shape), check_names(classes), []
+    shapes = [tuple(map(int, one)) for one in ([shape] * len(objects) if np.ndim(shape) == 1 else shape)]
+    names, classes, annotations = names or [f"{n:05}.png" for n in range(len(objects))], check_names(classes), []
     for image, one in ((image, one) for image, of_image in enumerate(objects, start=1) for one in of_image):
         outline = one.outline if hasattr(one, "outline") else one.vertices
-        [pixels] = encode_outlines([outline], (height, width))
+        [pixels] = encode_outlines([outline], shapes[image - 1])
         inside = pixels | {"counts": pixels["counts"].decode("ascii")} if results or form == "rle" else [
             (outline[:, ::-1] + 0.5).ravel().tolist()]  # x, y; here a pixel's centre is at its half
         annotations.append({"image_id": image, "category_id": classes.index(one.label) + 1, "segmentation": inside})
         annotations[-1] |= {"score": float(one.score)} if results else {
             "id": len(annotations), "iscrowd": 0, "area": int(rle.area(pixels)), "bbox": rle.toBbox(pixels).tolist()}
-    dataset = {"images": [{"id": n + 1, "file_name": f"{n:05}.png", "height": height, "width": width} for n in range(len(objects))],
-               "categories": [{"id": n + 1, "name": name} for n, name in enumerate(classes)], "annotations": annotations}
+    images = [{"id": n, "file_name": name, "height": h, "width": w} for n, (name, (h, w)) in enumerate(zip(names, shapes, strict=True), 1)]
+    dataset = {"images": images, "categories": [{"id": n, "name": name} for n, name in enumerate(classes, 1)], "annotations": annotations}
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(annotations if results else dataset))
     return resolve_path(path)

@@ -42,11 +42,12 @@ def check_dataset(images, masks, classes=None, validation=None, model=None, trai
         if same := find_duplicates(images, others):
             problems.append(f"{len({j for _, j in same})} validation images are training images as well (number {same[0][1]} is number "
                             f"{same[0][0]} there), so the score will be too good. ss.split_dataset keeps them together.")
-    sides = [max(image.shape[:2]) for image in images]
-    mixed = table[(table["largest"] > 3 * table["median"]) & (max(sides) > 2 * min(sides))]
-    problems += [f"{row.Index}: its largest object is {row.largest} pixels across, the median one {row.median}, and the images have "
-                 f"{min(sides)} to {max(sides)}. Bring the images to one scale." for row in mixed.itertuples()]
-    problems += _find_sizes(table, model, trained_on if mixed.empty else None)
+    sides = np.array([max(image.shape[:2]) for image in images])
+    small, large = ([mask for mask, side in zip(masks, sides) if (side**2 > sides.min() * sides.max()) == which] for which in (0, 1))
+    medians = (_describe(part, classes)["median"] for part in (small, large or small))
+    mixed = [f"{name}: in the larger images its objects are {b} pixels across, in the smaller ones {a}. Bring the images to one scale."
+             for name, a, b in zip(classes, *medians) if 0 < 1.7 * a < b]
+    problems += mixed + _find_sizes(table, model, None if mixed else trained_on)
     print("\n".join(f"- {problem}" for problem in problems) or "Nothing found that would go wrong.")
     table.attrs["problems"] = problems
     return table

@@ -20,7 +20,6 @@ class LocalContrast(Layer):
     """Each pixel minus its window's mean, over the window's standard deviation: a faint figure looks like a strong one."""
     argument = "window"
     FLOOR = 1 / 256  # the variance of levels in [-1, 1] below which all is noise: a standard deviation of 8 grey levels
-
     def call(self, x):
         x = x - self.mean(x)
         return x * ops.rsqrt(self.mean(ops.square(x)) + self.FLOOR)

@@ -29,7 +29,6 @@ class Object:
     score: float  # how sure the network is; ours are in [0, 1]
     centre: tuple  # (row, column) in pixels
     outline: np.ndarray = field(repr=False)  # (V, 2), (row, column) in pixels: whole, also where another lies over it
-
     def mask(self, shape):
         """All pixels inside the outline, hidden ones too; (H, W) bool for `shape` = (H, W)."""
         return outline_mask(self.outline, shape)

@@ -30,7 +30,8 @@ def test_scenes_go_out_and_come_back(tmp_path, form):
         assert [one.label for one in objects] == [figure.label for figure in figures]
         for figure, one, mask in zip(figures, objects, masks_of(figures)):
             assert (one.mask(SHAPE) == mask).all() and (form == "rle" or (one.outline == figure.vertices).all())
-    assert [file.name for file in tmp_path.iterdir()] == ["truth.json"]
+    several = ss.write_coco(path, FIGURES[:2], [SHAPE, (200, 150)], form, names=["a.jpg", "b.tif"])  # of their own sizes and names
+    assert [(one["file_name"], one["width"]) for one in COCO(several).imgs.values()] == [("a.jpg", 128), ("b.tif", 150)]
 
 
 @pytest.mark.parametrize("form, min_iou", [("polygon", 0.93), ("rle", 1)])  # COCO draws polygons by another rule at the rim
