@@ -114,7 +114,7 @@ def split_dataset(images, masks, validation=0.2, test=0.2, seed=0):
         print(f"near duplicates stay together: images {', '.join(map(str, sorted(same)))}")
     wanted = [0, *(max(1, round(share * len(images))) if share else 0 for share in (validation, test))]
     parts = [], [], []
-    for n in random_key("split", seed).permutation(np.unique(group)):
+    for n in sorted(random_key("split", seed).permutation(np.unique(group)), key=lambda n: (group == n).sum()):  # a series is to train
         part = next((part for part in (2, 1) if len(parts[part]) < wanted[part]), 0)
         parts[part].extend(np.flatnonzero(group == n))
     expect(parts[0], "images", "enough for parts that share no picture", f"{len({*group})} different ones")

@@ -43,10 +43,9 @@ def check_dataset(images, masks, classes=None, validation=None, model=None, trai
             problems.append(f"{len({j for _, j in same})} validation images are training images as well (number {same[0][1]} is number "
                             f"{same[0][0]} there), so the score will be too good. ss.split_dataset keeps them together.")
     sides = np.array([max(image.shape[:2]) for image in images])
-    small, large = ([mask for mask, side in zip(masks, sides) if (side**2 > sides.min() * sides.max()) == which] for which in (0, 1))
-    medians = (_describe(part, classes)["median"] for part in (small, large or small))
-    mixed = [f"{name}: in the larger images its objects are {b} pixels across, in the smaller ones {a}. Bring the images to one scale."
-             for name, a, b in zip(classes, *medians) if 0 < 1.7 * a < b]
+    small, large = ([mask for mask, side in zip(masks, sides) if (side > 1.5 * sides.min()) == which] for which in (False, True))
+    mixed = [f"{name}: in the larger images its objects are {b} pixels across, in the smaller ones {a}. Bring all to one scale."
+             for name, a, b in zip(classes, *(_describe(part, classes)["median"] for part in (small, large or small))) if 0 < 1.7 * a < b]
     problems += mixed + _find_sizes(table, model, None if mixed else trained_on)
     print("\n".join(f"- {problem}" for problem in problems) or "Nothing found that would go wrong.")
     table.attrs["problems"] = problems

@@ -44,9 +44,12 @@ def write_labels(folder, names, masks):
     names, masks : list of str; (N, H, W, K) bool or a list of (H, W, K), K to 255; where classes overlap, the last has the pixel
     """
     folder = resolve_path(folder, "folder", Path.cwd())
-    expect(all(mask.dtype == bool for mask in masks), "masks", "bool", masks[0], "p > 0.5 makes masks of probabilities")
+    good = len(names) == len(masks) and all(mask.dtype == bool and mask.ndim == 3 for mask in masks)
+    expect(good, "masks", f"(H, W, K) bool for each of {len(names)} names", [*masks], "p > 0.5 makes masks of probabilities")
     colours = [round(255 * level) for colour in colormaps["tab20"].colors for level in colour]
-    for name, mask in zip(names, masks, strict=True):
+    there = [path.name for name in names if (path := folder / f"{name}.png").exists() and Image.open(path).mode != "P"]
+    expect(not there, "folder", "one without other images of these names", there, "give a new folder")
+    for name, mask in zip(names, masks):
         picture = Image.fromarray((mask * np.arange(1, mask.shape[-1] + 1)).max(axis=-1).astype(np.uint8))
         picture.putpalette([0, 0, 0, *colours * 12])
         with atomic_write(folder / f"{name}.png") as written:
@@ -86,7 +89,7 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
             if name in classes:
                 turned = mask.shape == image.shape[1::-1]
                 expect(mask.shape == image.shape[:2], paths[stem], f"a mask of {name} of its size, {image.shape[:2]}", mask,
-                       "the image's EXIF data say which side is up, and it is read upright; turn the mask, too" * turned)
+                       "perhaps the image's EXIF data turn it upright; turn the mask, too" * turned)
                 masks[-1][..., classes.index(name)] |= mask
             else:
                 skipped[name] += 1
@@ -98,7 +101,8 @@ def read_dataset(folder, classes=CLASSES, channels=None, void=()):
 def read_images(folder, channels=None, names=None):
     """Read images, all or those of these names, as `read_dataset` does: a dict from NAME to (H, W, C) uint8."""
     folder = resolve_path(folder, "folder", Path.cwd())
-    images = {name: read_image(path) for name, path in _find_images(folder).items() if names is None or name in names}
+    paths = _find_images(folder)
+    images = {name: read_image(paths[name]) for name in (paths if names is None else names)}
     colours = sum(image.shape[-1] == 3 for image in images.values())
     channels = channels or (3 if colours else 1)
     if changed := colours if channels == 1 else len(images) - colours:
@@ -143,10 +147,11 @@ def _find_parts(folder, paths, classes, numbers, void):
     if len(found) != 1:
         raise FileNotFoundError(f"folder: expected masks/, labels/, one COCO file or LabelMe's .json beside the images in {folder}")
     coco = load_coco(*found.values())
-    of_image = {unicodedata.normalize("NFC", Path(image["file_name"]).stem): number for number, image in coco.imgs.items()}
-    missing = sorted(of_image.keys() - paths.keys())
+    of_image = [(unicodedata.normalize("NFC", Path(image["file_name"]).stem), number) for number, image in coco.imgs.items()]
+    missing = sorted({*dict(of_image)} - {*paths})
     expect(not missing, *found.values(), "all its images in the folder", f"none of the names {missing[:5]}")
-    return {stem: partial(_read_coco, coco, of_image[stem]) for stem in paths if stem in of_image}
+    return {stem: partial(_read_coco, coco, [number for name, number in of_image if name == stem])  # one entry per annotator
+            for stem in paths if stem in dict(of_image)}
 
 
 def _read_masks(files, numbers, _):
@@ -158,18 +163,21 @@ def _read_labels(path, numbers, void, _):
     unknown = np.setdiff1d(labels, [0, *void, *chain(*numbers.values())]).tolist()
     expect(not unknown, path, f"the numbers of {[*numbers]}, of void={void}, and 0", f"also {unknown[:8]}",
            'give each a class, classes={"name": number}, or name it in void; {"name": True} if each object has its number')
-    return [(name, np.isin(labels, wanted)) for name, wanted in numbers.items()]
+    return [(name, np.isin(labels, wanted) & ~np.isin(labels, void)) for name, wanted in numbers.items()]
 
 
 def _read_labelme(path, shape):
     parts = []
     try:
-        for one in json.loads(path.read_bytes())["shapes"]:
+        annotations = json.loads(path.read_bytes())
+        size = annotations.get("imageHeight") or shape[0], annotations.get("imageWidth") or shape[1]
+        expect(size == shape, "imageHeight and imageWidth", f"the image's, {shape}", f"the size {size}", "was it resized or turned since?")
+        for one in annotations["shapes"]:
             points = np.array(one["points"], float)[:, ::-1] - 0.5  # here a pixel's centre is at its half
             kind = one.get("shape_type") or "polygon"
             expect(kind in ("polygon", "rectangle", "circle"), "shapes", "polygons, rectangles and circles", kind, "draw it as a polygon")
             if kind == "rectangle":
-                points = np.stack([points[[0, 0, 1, 1], 0], points[[0, 1, 1, 0], 1]], axis=-1)
+                points = np.stack([points.min(axis=0), points.max(axis=0)])[[[0, 0], [0, 1], [1, 1], [1, 0]], [0, 1]]
             elif kind == "circle":
                 points = points[0] + np.hypot(*points[1] - points[0]) * outline("circle", None)
             parts.append((one["label"], outline_mask(points, shape)))
@@ -178,8 +186,8 @@ def _read_labelme(path, shape):
     return parts
 
 
-def _read_coco(coco, number, _):
-    return [(coco.cats[one["category_id"]]["name"], coco.annToMask(one) > 0) for one in coco.imgToAnns[number]]
+def _read_coco(coco, numbers, _):
+    return [(coco.cats[one["category_id"]]["name"], coco.annToMask(one) > 0) for number in numbers for one in coco.imgToAnns[number]]
 
 
 def load_coco(path, truth=None):
@@ -203,7 +211,7 @@ def load_coco(path, truth=None):
 def read_image(path, colours=True):
     """Read an image file, upright: (H, W, C) uint8, C 1 (grey) or 3 (RGB); not `colours`: numbers of a palette or of 16 bits."""
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as file:
+        with path.open("rb") as raw, Image.open(raw, formats=("PNG", "JPEG", "TIFF")) as file:
             frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)  # some phones add a preview
             bands, image = getattr(file, "tag_v2", {}).get(277, 0), ImageOps.exif_transpose(file)
     except Exception as error:

@@ -10,7 +10,6 @@ class Layer(keras.layers.Layer):
         value = kwargs.pop(self.argument, value)
         super().__init__(**kwargs)
         setattr(self, self.argument, value)
-
     def get_config(self):
         return {**super().get_config(), self.argument: getattr(self, self.argument)}
 
@@ -23,7 +22,6 @@ class LocalContrast(Layer):
     def call(self, x):
         x = x - self.mean(x)
         return x * ops.rsqrt(self.mean(ops.square(x)) + self.FLOOR)
-
     def mean(self, x):
         for _ in range(2):  # down the columns, the whole row at once; then the same with the image turned
             n, height, width, channels = ops.shape(x)
@@ -37,7 +35,6 @@ class LocalContrast(Layer):
 class PadToMultiple(Layer):
     """Repeat the last row and column until both sizes are multiples of a number."""
     argument = "multiple"
-
     def call(self, x):
         def pad(x, axis):
             size = ops.shape(x)[axis]
@@ -54,7 +51,6 @@ class PadToMultiple(Layer):
 class SpaceToDepth(Layer):
     """Fold patch × patch pixels into channels: (H, W, C) to (H / patch, W / patch, C · patch²); DepthToSpace unfolds them again."""
     argument = "patch"
-
     def call(self, x):
         p, channels = self.patch, x.shape[-1]  # as tf.nn.space_to_depth, in a fifth of the time
         n, height, width, _ = ops.shape(x)

@@ -12,7 +12,6 @@ class Counts:
     """Sums over any number of batches, from which every metric follows; a pixel is predicted where p > threshold."""
     def __init__(self, threshold=0.5):
         self.threshold, self.sums = threshold, 0
-
     def add(self, probabilities, truth):
         """Add a batch, (N, H, W, K) float in [0, 1] and (N, H, W, K) bool; return self."""
         p, truth = np.asarray(probabilities), np.asarray(truth)
@@ -27,7 +26,6 @@ class Counts:
         squared_error = np.square(p - truth).sum((0, 1, 2), dtype=float)
         self.sums = self.sums + np.stack([tp, fp, fn, tn, cross_entropy, squared_error])
         return self
-
     def table(self, classes=None):
         """A pandas DataFrame, a row per class and "mean" (without nan), a column per metric: bce in nats, dice is the F1 score."""
         expect(np.ndim(self.sums), "batches", "at least one batch of (images, masks)", "none")

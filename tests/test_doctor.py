@@ -59,4 +59,4 @@ def test_objects_of_another_size():
     assert "scale the images by 0.4" in problems(*large, trained_on=ss.ARTICLE) and "scale" not in problems(*PLAIN, trained_on=ss.ARTICLE)
     assert "less than 8 pixels across" in problems(*small)
     both = problems(*([*a[:, ::8, ::8], *b] for a, b in zip(PLAIN, large)), trained_on=ss.ARTICLE)
-    assert "Bring the images to one scale" in both and "scale the images by" not in both
+    assert "Bring all to one scale" in both and "scale the images by" not in both

@@ -44,6 +44,11 @@ def test_a_dataset_is_whole_or_absent(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+def refuses(words, *arguments, **options):
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        ss.read_dataset(*arguments, **options)
+
+
 def save(path, array, mode=None, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(array)
@@ -62,8 +67,7 @@ def save(path, array, mode=None, **options):
 def test_a_spoilt_dataset(tmp_path, name, spoil, words):
     folder = ss.write_dataset(tmp_path / "set", CONFIG, count=2)
     spoil(folder / name)
-    with pytest.raises((ValueError, FileNotFoundError), match=words):
-        ss.read_dataset(folder)
+    refuses(words, folder)
 
 
 @pytest.mark.parametrize("name, array, mode, options, expected", [
@@ -84,8 +88,7 @@ def test_a_photograph_stands_upright(tmp_path):
     image = read_image(save(tmp_path / "images/a.jpg", LEAF[:, :40], exif=exif))[..., 0]
     assert image.shape == (40, 64) and abs(image - np.rot90(LEAF[:, :40], -1).astype(float)).mean() < 5
     save(tmp_path / "masks/a.png", LEAF[:, :40])  # painted on it as it lies in the file
-    with pytest.raises(ValueError, match="a.jpg: .*EXIF.*turn the mask"):
-        ss.read_dataset(tmp_path, ["leaf"])
+    refuses("a.jpg: .*EXIF.*turn the mask", tmp_path, ["leaf"])
 
 
 @pytest.mark.parametrize("name, write", [
@@ -147,37 +150,33 @@ def test_label_files_with_numbers_void_and_a_number_for_each_object(tmp_path):
         labels = labels_of(scene)
         labels[0] = 255
         save(tmp_path / f"labels/{n}.png", labels)
-    with pytest.raises(ValueError, match=r"labels/0.png: expected .*also \[255\]"):
-        ss.read_dataset(tmp_path)
+    refuses(r"labels/0.png: expected .*also \[255\]", tmp_path)
     images, masks = ss.read_dataset(tmp_path, void=[255])
     for scene, image, mask in zip(SCENES, images, masks, strict=True):
         assert (image == scene.image).all() and (mask[1:] == (labels_of(scene)[1:, :, None] == ORDERED)).all() and not mask[0].any()
     _, [mask, *_] = ss.read_dataset(tmp_path, {"round": 1, "cornered": {2, 3, 4, 5}}, void=[255])
     assert (mask[1:] == np.stack([labels_of(SCENES[0]) == 1, labels_of(SCENES[0]) > 1], axis=-1)[1:]).all()
+    assert (ss.read_dataset(tmp_path, {"any": True}, void=[255])[1][0][..., 0] == mask.any(axis=-1)).all()
     save(tmp_path / "labels/1.png", labels_of(SCENES[1]), "RGB")  # all bands alike: still numbers
     assert (ss.read_dataset(tmp_path, void=[255])[1][1] == (labels_of(SCENES[1])[..., None] == ORDERED)).all()
     save(tmp_path / "labels/1.png", SCENES[1].image.repeat(3, axis=-1) // np.uint8((1, 2, 3)))
-    with pytest.raises(ValueError, match="labels/1.png: expected a grey mask or a palette, got 'colours'"):
-        ss.read_dataset(tmp_path, void=[255])
+    refuses("labels/1.png: expected a grey mask or a palette, got 'colours'", tmp_path, void=[255])
     (tmp_path / "labels/1.png").unlink()
-    with pytest.raises(FileNotFoundError, match="labels/1.png is not there"):
-        ss.read_dataset(tmp_path, void=[255])
+    refuses("labels/1.png is not there", tmp_path, void=[255])
 
 
 def test_the_masks_of_one_class_may_lie_in_masks_itself_and_names_are_written_in_one_way(tmp_path):
     save(tmp_path / "images/Blätter.png", GREY), save(tmp_path / f"masks/{normalize('NFD', 'Blätter')}.png", GREY // 128)
     assert (ss.read_dataset(tmp_path, ["leaf"])[1][0, ..., 0] == (GREY >= 128)).all()
     save(tmp_path / "images/a.png", RGB), save(tmp_path / "images/b.png", GREY)
-    with pytest.raises(FileNotFoundError, match="masks/a.png is not there.* in all 2 are missing: a, b"):
-        ss.read_dataset(tmp_path, ["leaf"])
+    refuses("masks/a.png is not there.* in all 2 are missing: a, b", tmp_path, ["leaf"])
     assert [*(images := ss.read_images(tmp_path))] == ["Blätter", "a", "b"] and (images["a"] == RGB).all()
     assert ss.read_images(tmp_path, 1, ["b"])["b"].shape == (24, 32, 1)
 
 
 def test_masks_in_which_each_object_has_its_number(tmp_path):
     save(tmp_path / "images/a.png", IDS.astype(np.uint8)), save(tmp_path / "masks/cell/a.png", IDS.astype(np.uint8))
-    with pytest.raises(ValueError, match=r"say what they mean: classes=\{"):
-        ss.read_dataset(tmp_path, ["cell"])
+    refuses(r"say what they mean: classes=\{", tmp_path, ["cell"])
     assert (ss.read_dataset(tmp_path, {"cell": True})[1][0, ..., 0] == (IDS > 0)).all()
 
 
@@ -186,7 +185,7 @@ def test_labelme_beside_the_images(tmp_path, capsys, place):
     write_images(tmp_path / place)
     for n, scene in enumerate(SCENES[:2]):
         shapes = [dict(label=figure.label, points=(figure.vertices[:, ::-1] + 0.5).tolist(), shape_type="polygon") for figure in scene.figures]
-        shapes += [dict(label="dust", points=[[2, 2], [9, 9]], shape_type="rectangle")]
+        shapes += [dict(label="dust", points=[[2, 2], [9, 9]] if n else [[9, 2], [9, 9], [2, 9], [2, 2]], shape_type="rectangle")]
         shapes += [dict(label="drop", points=[[40, 30], [43, 34]], shape_type="circle"), shapes[0] | dict(shape_type=None)]
         (tmp_path / place / f"{n}.json").write_text(json.dumps(dict(shapes=shapes, imagePath=f"{n}.png", imageData=None)))
     images, masks = ss.read_dataset(tmp_path)
@@ -198,8 +197,9 @@ def test_labelme_beside_the_images(tmp_path, capsys, place):
     rows, columns = np.nonzero(masks[0][..., 1])
     assert abs(len(rows) - np.pi * 25) < 4 and abs(rows.mean() - 29.5) < 0.1 and abs(columns.mean() - 39.5) < 0.1
     (tmp_path / place / "1.json").write_text(json.dumps(dict(shapes=[dict(label="quad", points=[[2, 2]], shape_type="point")])))
-    with pytest.raises(ValueError, match="1.json: expected LabelMe's annotations .*point"):
-        ss.read_dataset(tmp_path)
+    refuses("1.json: expected LabelMe's annotations .*point", tmp_path)
+    (tmp_path / place / "1.json").write_text(json.dumps(dict(shapes=shapes, imageHeight=640, imageWidth=640)))
+    refuses("1.json: .*imageHeight and imageWidth: .*resized", tmp_path)  # after it was annotated
 
 
 def test_a_coco_file_beside_the_images(tmp_path, capsys):
@@ -212,11 +212,9 @@ def test_a_coco_file_beside_the_images(tmp_path, capsys):
     assert (ss.read_dataset(folder, ["quad"])[1][..., 0] == masks[..., 2]).all()
     assert "none of the classes" in capsys.readouterr().out
     (folder / "images/00001.png").unlink()
-    with pytest.raises(ValueError, match="instances.json: expected all its images.*00001"):
-        ss.read_dataset(folder)
+    refuses("instances.json: expected all its images.*00001", folder)
     (folder / "instances.json").unlink()
-    with pytest.raises(FileNotFoundError, match="expected masks/, labels/, one COCO file or LabelMe"):
-        ss.read_dataset(folder)
+    refuses("expected masks/, labels/, one COCO file or LabelMe", folder)
 
 
 def test_grey_and_colour_are_brought_together(tmp_path, capsys):
@@ -235,5 +233,7 @@ def test_labels_are_written_as_they_are_read(tmp_path, capsys):
     assert Image.open(tmp_path / "labels/0.png").mode == "P"
     for mask, scene in zip(ss.read_dataset(tmp_path)[1], SCENES, strict=True):
         assert (mask == (labels_of(scene)[..., None] == ORDERED)).all()
+    with pytest.raises(ValueError, match="folder: expected one without other images .*0.png"):  # the images themselves
+        ss.write_labels(tmp_path / "images", "012", [scene.masks for scene in SCENES])
     several = sum((scene.masks.sum(axis=-1) > 1).sum() for scene in SCENES)
     assert (f"{several} pixels belong to several classes" in capsys.readouterr().out) == (several > 0)
