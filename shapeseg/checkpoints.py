@@ -62,7 +62,6 @@ class Checkpoints(keras.callbacks.Callback):
         with atomic_write(self.run_dir / CHECKPOINT) as partial:
             np.savez(partial, step=self.step, seconds=seconds, rows=json.dumps(self.rows),
                      **{str(n): variable.numpy() for n, variable in enumerate(self.variables)})
-
     def restore(self):
         with np.load(self.run_dir / CHECKPOINT, allow_pickle=False) as saved:
             self.step, self.seconds, self.rows = int(saved["step"]), float(saved["seconds"]), json.loads(str(saved["rows"]))

@@ -37,8 +37,9 @@ class SceneConfig:
     twins : (float, float) or None; figures come in pairs of one class that overlap by this share of the smaller one's area
 
     noise, gradient, texture, blur, grain, contrast and opaque may be (lowest, highest): each scene draws its own, of the first five
-    half of the scenes the lowest, and few much more. Ranges, grain and soft edges need a contrast. Raises a ValueError if a value is
-    out of its range or two of them contradict each other.
+    half of the scenes the lowest, and few much more. Ranges, grain and soft edges need a contrast.
+
+    Raises a ValueError if a value is out of its range or two of them contradict each other.
     """
     size: int = 512
     channels: int = 1
