@@ -114,9 +114,9 @@ def split_dataset(images, masks, validation=0.2, test=0.2, seed=0):
         print(f"near duplicates stay together: images {', '.join(map(str, sorted(same)))}")
     wanted = [0, *(max(1, round(share * len(images))) if share else 0 for share in (validation, test))]
     parts = [], [], []
-    for n in sorted(random_key("split", seed).permutation(np.unique(group)), key=lambda n: (group == n).sum()):  # a series is to train
-        part = next((part for part in (2, 1) if len(parts[part]) < wanted[part]), 0)
-        parts[part].extend(np.flatnonzero(group == n))
+    for some in sorted((np.flatnonzero(group == n) for n in random_key("split", seed).permutation(np.unique(group))), key=len):
+        free = [part for part in (2, 1) if len(parts[part]) + len(some) <= wanted[part] or wanted[part] and not parts[part]]
+        parts[free[0] if free else 0].extend(some)  # a long series is to train
     expect(parts[0], "images", "enough for parts that share no picture", f"{len({*group})} different ones")
 
     def take(items, part):

@@ -101,7 +101,7 @@ def test_a_split_shares_no_image_and_keeps_near_duplicates_together(capsys):
     assert "[3, 20], [5, 21]" in capsys.readouterr().out
     whole = ss.split_dataset(images, np.ones((20, 64, 64, 1), bool), validation=0.5, test=0)
     assert [len(some) for some, _ in whole] == [10, 10, 0] and isinstance(whole[0][0], np.ndarray)
-    assert find_duplicates(images) == []
+    assert not find_duplicates(images) and [len(part) for part, _ in ss.split_dataset([*images[:10], *[images[10]] * 20], [masks[0]] * 30)] == [20, 4, 6]
     with pytest.raises(ValueError, match="^images: expected enough .* 2 different ones"):
         ss.split_dataset(images[:2], np.ones((2, 64, 64, 1), bool))
     with pytest.raises(ValueError, match="^validation and test: "):
