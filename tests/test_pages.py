@@ -105,6 +105,5 @@ def test_the_book_is_built_without_a_warning_and_can_be_clicked_through(tmp_path
         titles.add(page.title())
     assert len(titles) == 9
     page.goto((tmp_path / "search.html").as_uri() + "?q=dropout")
-    with page.expect_navigation():
-        page.locator("#search-results a").first.click()
+    page.goto(page.locator("#search-results a").first.evaluate("found => found.href"))  # the list still grows: a click may miss
     assert "dropout" in page.content().lower()
